@@ -1,0 +1,1 @@
+"""Views to weights: branch BatchNorm, objectives, the loop."""
