@@ -1,0 +1,134 @@
+"""`debias fit-stylizer`: a stylizer network for one's own photos and styles, and how the shipped one was made."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+
+from debias.pipelines import ImageLoader, image_loader
+from debias.pipelines.contact_sheet import save_sheet
+from debias.style_transfer import Images, Stylizer
+from debias.style_transfer.files import atomic_file
+from debias.style_transfer.fit import Fit, FitSettings
+from debias.style_transfer.loss_network import LossNetwork
+from debias.style_transfer.weights import ARCHITECTURES, new_network, save_fitted
+
+from .. import __version__
+from ..options import dry_run_option, options, picked, print_settings
+from ..progress import Progress
+
+LOG_EVERY = 50  # steps
+SHEET_IMAGES = 6
+
+
+@click.command()
+@click.option("--content", required=True, help="Folder of photos.")
+@click.option("--styles", required=True, help="Folder of textures or paintings, with or without class folders.")
+@click.option(
+    "--loss-network",
+    "loss_file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Frozen judge: vgg_normalised.pth, torchvision's VGG-19 or a distilled VGG-19; for vgg19 its encoder too.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .safetensors file to make.")
+@click.option("--arch", type=click.Choice(list(ARCHITECTURES)), default="compact", show_default=True, help="Network.")
+@options(FitSettings)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--save-every", type=click.IntRange(1), default=200, show_default=True, help="Steps between checkpoints.")
+@dry_run_option
+def command(
+    content: str,
+    styles: str,
+    loss_file: Path,
+    out: Path,
+    arch: str,
+    device: str,
+    save_every: int,
+    dry_run: bool,
+    **fields: Any,
+) -> None:
+    """Fit a stylizer network on your own photos and styles.
+
+    Writes OUT, OUT.jsonl (losses, closure and edges), OUT.png (a contact sheet) and, until it is done, OUT.checkpoint.
+    Run the same command again to go on after an interruption.
+    """
+    settings = picked(FitSettings, fields)
+    used = {"content": content, "styles": styles, "loss_network": str(loss_file), "arch": arch, **asdict(settings)}
+    if dry_run:
+        return print_settings(used)
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out {out}: must end in .safetensors")
+    if out.exists():
+        click.echo(f"{out} is complete; remove it to fit again")
+        return None
+    torch.manual_seed(settings.seed)
+    network, trained = new_network(arch, loss_file)
+    fit = Fit(network.to(device), LossNetwork.load(loss_file).to(device), settings, train=trained)
+    photos, textures = _loaders(content, styles, settings, device)
+    checkpoint = out.with_name(out.name + ".checkpoint")
+    if checkpoint.exists():
+        fit.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True))
+        click.echo(f"going on at step {fit.step} of {settings.steps}")
+    _run(fit, endless(photos, fit.step), endless(textures, fit.step), checkpoint, out, save_every)
+    save_fitted(out, arch, fit.network, {"debias": __version__, "settings": json.dumps(used)})
+    checkpoint.unlink(missing_ok=True)
+    _sheet(out, next(endless(photos, 0)), next(endless(textures, 0)), device)
+    click.echo(f"{out}  {out.stat().st_size / 1e6:.1f} MB\n{out}.png")
+    return None
+
+
+def endless(loader: ImageLoader, start: int) -> Iterator[Images]:
+    """The loader's batches epoch after epoch, from batch number `start` on."""
+    epoch, done = divmod(start, len(loader))
+    loader.load_state_dict(loader.state_dict() | {"epoch": epoch, "batches": done})
+    while True:
+        for batch in loader:
+            yield batch.images
+
+
+def _loaders(content: str, styles: str, settings: FitSettings, device: str) -> tuple[ImageLoader, ImageLoader]:
+    common: dict[str, Any] = {"size": settings.size, "device": device, "seed": settings.seed, "scale": (0.4, 1.0)}
+    photos = image_loader(content, batch_size=settings.batch_size, flat=True, **common)
+    # Textures are cut from a window of any size, so that one fine pattern is also seen coarse.
+    common["scale"] = (0.1, 1.0)
+    return photos, image_loader(styles, batch_size=max(settings.style_images, 1), flat=True, **common)
+
+
+def _run(
+    fit: Fit, photos: Iterator[Images], textures: Iterator[Images], checkpoint: Path, out: Path, save_every: int
+) -> None:
+    with Progress(fit.settings.steps, "steps", fit.step) as progress:
+        while fit.step < fit.settings.steps:
+            content, style = next(photos), next(textures)[: fit.settings.style_images]
+            losses = fit.advance(content, style)
+            note = ""
+            if fit.step % LOG_EVERY == 0 or fit.step == fit.settings.steps:
+                note = _log(out, fit, losses, fit.quality(content, style))
+            if fit.step % save_every == 0:
+                with atomic_file(checkpoint) as file:
+                    torch.save(fit.state_dict(), file)
+            progress.advance(note=note)
+
+
+def _log(out: Path, fit: Fit, losses: dict[str, Tensor], quality: dict[str, float]) -> str:
+    values = {name: float(value) for name, value in losses.items()} | quality
+    line = {"step": fit.step, **{name: round(value, 5) for name, value in values.items()}}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_name(out.name + ".jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    return f"closure {quality['closure']:.2f} edges {quality['edges']:.2f} content {values['content']:.3f}"
+
+
+def _sheet(out: Path, photos: Images, textures: Images, device: str) -> None:
+    stylizer = Stylizer.load(out, device=device)
+    content, style = photos[:SHEET_IMAGES], textures[:SHEET_IMAGES]
+    style = torch.cat([style, photos])[-SHEET_IMAGES:] if len(style) < len(content) else style
+    columns = {"content": content, "style": style}
+    columns |= {f"alpha {alpha:g}": stylizer(content, style, alpha) for alpha in (1.0, 0.5, 0.0)}
+    save_sheet(out.with_name(out.name + ".png"), columns)

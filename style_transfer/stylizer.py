@@ -1,0 +1,118 @@
+"""The stylizer: images in the style of other images, at data-loading speed.
+
+Huang and Belongie, ICCV 2017, with the in-batch use of Li et al., ICLR 2021 (each image takes the style of another one
+of its batch) as the fast path: encode once, permute the statistics, decode.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .adain import Statistics, mean_std, restyle_features
+from .images import Images, check_images
+from .network import Network
+from .weights import load_network
+
+
+@dataclass(frozen=True)
+class Stylizer:
+    """AdaIN style transfer with a frozen network; every method runs without gradients and keeps the images' size.
+
+    Images are (B, 3, H, W) float32 in [0, 1], in and out, on the network's device; channels_last memory is fastest.
+    The network alone computes in its own dtype (bfloat16 as loaded). `clamp=False` returns the decoder's values as they
+    are, as the debiased authors' code does.
+    """
+
+    network: Network
+    name: str = "custom"
+    clamp: bool = True
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path = "compact",
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+        clamp: bool = True,
+    ) -> "Stylizer":
+        """Load "compact" (shipped), "vgg19" (the published files in the cache folder) or a path.
+
+        A path is a file of `debias fit-stylizer` or a folder with `vgg_normalised.pth` and `decoder.pth`. Raises
+        ValueError, one line that names the file and the fix.
+        """
+        name, network = load_network(name_or_path)
+        network.eval().requires_grad_(False).to(device, dtype).to(memory_format=torch.channels_last)
+        return cls(network, name=name, clamp=clamp)
+
+    @torch.no_grad()
+    def __call__(self, content: Images, style: Images, alpha: float | Tensor = 0.5) -> Images:
+        """Content (B, 3, H, W) in the styles of `style` (B or 1, 3, H', W'), one each or one for all; any two sizes.
+
+        `alpha` is the strength in [0, 1], one number or (B,): 0 is the network's reconstruction of the content.
+        """
+        if len(style) not in (1, len(content)):
+            raise ValueError(f"style must hold 1 or {len(content)} images, one for each content, got {len(style)}")
+        return self.restyle_to(content, self.statistics(style), alpha)
+
+    @torch.no_grad()
+    def restyle(self, images: Images, partners: Tensor, alpha: float | Tensor = 0.5) -> Images:
+        """Image i in the style of image `partners[i]` of the same batch; each is encoded once.
+
+        Images (B, 3, H, W), partners (B,) int64 in [0, B).
+        """
+        if partners.shape != (len(images),):
+            raise ValueError(f"partners must be ({len(images)},), one for each image, got {tuple(partners.shape)}")
+        features = self._encode(images, "images")
+        own = [mean_std(level) for level in features]
+        return self._decode(features, own, [level.select(partners) for level in own], alpha, images)
+
+    @torch.no_grad()
+    def statistics(self, images: Images) -> Statistics:
+        """The style of images (B, 3, H, W): mean and std (B, C) over the channels of all levels, float32."""
+        levels = [mean_std(level) for level in self._encode(images, "style")]
+        return Statistics(torch.cat([s.mean for s in levels], 1), torch.cat([s.std for s in levels], 1))
+
+    @torch.no_grad()
+    def restyle_to(self, images: Images, statistics: Statistics, alpha: float | Tensor = 0.5) -> Images:
+        """Images (B, 3, H, W) with styles kept earlier by `statistics`, B of them or one for all."""
+        features = self._encode(images, "images")
+        widths = [level.shape[1] for level in features]
+        if statistics.mean.shape[1] != sum(widths):
+            raise ValueError(f"statistics hold {statistics.mean.shape[1]} channels, this stylizer has {sum(widths)}")
+        means, stds = torch.split(statistics.mean, widths, 1), torch.split(statistics.std, widths, 1)
+        styles = [Statistics(mean, std) for mean, std in zip(means, stds, strict=True)]
+        return self._decode(features, [mean_std(level) for level in features], styles, alpha, images)
+
+    def _encode(self, images: Images, name: str) -> list[Tensor]:
+        check_images(images, name)
+        padded = pad_to_multiple(images, self.network.stride, self.network.smallest)
+        weight = next(self.network.parameters())
+        ready = padded.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        return self.network.encode(ready)
+
+    def _decode(
+        self,
+        features: list[Tensor],
+        own: list[Statistics],
+        style: list[Statistics],
+        alpha: float | Tensor,
+        like: Images,
+    ) -> Images:
+        moved = [
+            restyle_features(level, mine, theirs, alpha=alpha)
+            for level, mine, theirs in zip(features, own, style, strict=True)
+        ]
+        out = self.network.decode(moved)[:, :, : like.shape[2], : like.shape[3]].float()
+        return out.clamp_(0, 1) if self.clamp else out
+
+
+def pad_to_multiple(images: Images, multiple: int, smallest: int) -> Images:
+    """Repeat the last row and column until both sides are multiples of `multiple` and at least `smallest` pixels."""
+    height, width = images.shape[2:]
+    below = max(-height % multiple, smallest - height)
+    right = max(-width % multiple, smallest - width)
+    return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
