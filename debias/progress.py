@@ -3,8 +3,12 @@
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from rich import progress
 
 PLAIN_SECONDS = 10.0
 
@@ -50,8 +54,8 @@ class Progress:
         eta = f"{int(left) // 60}:{int(left) % 60:02d}" if left < 360_000 else "unknown"
         return f"{self.done}/{self.total} {self.unit}  {self.rate:.1f}/s  ETA {eta}  {self._note}".rstrip()
 
-    def _make_bar(self):  # type: ignore[no-untyped-def]  # rich is imported where it is shown
-        from rich import progress
+    def _make_bar(self) -> "progress.Progress":
+        from rich import progress  # on a terminal alone
         from rich.console import Console
 
         columns = (

@@ -17,7 +17,7 @@ SMALLEST = 128  # pixels: smaller images are enlarged by whole factors, so that 
 
 
 def contact_sheet(columns: Mapping[str, Images], captions: Mapping[str, Sequence[str]] | None = None) -> Image.Image:
-    """Draw `columns`, titles to images (N, 3, H, W) in [0, 1] of one size; `captions` holds N lines for some of them."""
+    """Draw `columns`, titles to images (N, 3, H, W) in [0, 1] of one size; `captions` holds N lines for some."""
     captions = captions or {}
     cells = {title: _enlarged(images) for title, images in columns.items()}
     rows, height, width = next(iter(cells.values())).shape[:3]

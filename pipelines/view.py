@@ -1,4 +1,4 @@
-"""The tensor names of every signature, and the view: images with the targets and the BatchNorm branch that read them."""
+"""The tensor names of every signature, and the view: images with their targets and the branch that reads them."""
 
 from dataclasses import dataclass
 

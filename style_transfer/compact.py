@@ -39,10 +39,9 @@ class Compact(Network):
         self.head = nn.Conv2d(fine, pixels, 3, padding=1)
         for layer in (self.stem, self.head):
             nn.init.dirac_(layer.weight)
+            nn.init.zeros_(layer.get_parameter("bias"))
         for layer in (self.from_coarse, self.from_middle):
-            nn.init.normal_(layer.weight, std=0.01)
-        for layer in (self.stem, self.head, self.from_coarse, self.from_middle):
-            layer.bias.data.zero_()
+            _start_at_zero(layer)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Features at strides 4, 8 and 16."""
@@ -60,18 +59,24 @@ class Compact(Network):
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(x))), close to the identity at the start."""
+    """x + conv(relu(conv(x))), the identity at the start."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.normal_(self.second.weight, std=0.01)
+        _start_at_zero(self.second)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
         moved: Tensor = self.second(F.relu(self.first(features)))
         return features + moved
+
+
+def _start_at_zero(layer: nn.Conv2d) -> None:
+    # Small random values would write a fixed grid into every block of pixels, which a fit takes long to unlearn.
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.get_parameter("bias"))
 
 
 def space_to_depth(images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Files that are whole or absent: every file the project writes goes through here."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -9,11 +10,11 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary sibling of `path` for writing; it takes the name when the block ends and vanishes on an error.
 
-    The data is on the disk before the name is (fsync, then `os.replace`), so a kill at any moment leaves the old file
-    or the new one. Parent folders are made.
+    A kill at any moment leaves the old file or the new one; with `durable` (fsync before `os.replace`) a power cut does
+    too. Parent folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The pid keeps two processes apart; the leading dot keeps the file out of every listing of images.
@@ -21,18 +22,44 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write `data` to `path`, whole or not at all."""
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=durable) as file:
         file.write(data)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; a second run gets a ValueError with the first one's pid.
+
+    The system drops the lock with the process, so a killed run never blocks the next one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is in use by process {file.read().strip() or 'unknown'}; wait or stop it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path) -> str:

@@ -1,9 +1,11 @@
 """Fitting a stylizer: photos in the styles of other photos and of textures, judged by a frozen network.
 
 Huang and Belongie, ICCV 2017, Eqs. 11 to 13: the output's deepest features should be the AdaIN target (content loss),
-its channel statistics at four depths the style's (style loss). Three changes, each for a reason:
+its channel statistics at four depths the style's (style loss). Four changes, each for a reason:
 
 * every statistic is divided by its spread over the styles, so that no layer needs a weight of its own;
+* random filters judge the style beside the frozen network, since a small network is easily satisfied by a grid that no
+  other one would take for the style;
 * part of each batch is also decoded at alpha 0 and compared with the photo itself, since a blend with alpha below 1 is
   only as good as the reconstruction it leans on;
 * most styles are photos of the same batch, because that is how cue-conflict training uses the network.
@@ -21,7 +23,9 @@ from .images import Images
 from .loss_network import LossNetwork
 from .network import Network
 from .quality import closure, edge_correlation
+from .random_filters import draw_filters, filter_responses
 
+FILTERS = 32  # random filters at each scale
 FLOOR = 1e-3  # a channel that hardly varies over the styles must not outweigh the others
 
 
@@ -29,15 +33,14 @@ FLOOR = 1e-3  # a channel that hardly varies over the styles must not outweigh t
 class FitSettings:
     """How a stylizer is fitted."""
 
-    steps: Annotated[int, "optimizer steps"] = 12_000
+    steps: Annotated[int, "optimizer steps"] = 9_000
     size: Annotated[int, "pixels a side of the crops"] = 128
     batch_size: Annotated[int, "photos a step"] = 16
-    style_images: Annotated[int, "photos of a step that take their style from the style folder, not from the batch"] = 5
+    style_images: Annotated[int, "photos of a step that take their style from the style folder, not from the batch"] = 4
     lr: Annotated[float, "Adam's learning rate at the start of its cosine"] = 1e-3
-    style_weight: Annotated[float, "style loss against content loss: more is closer to the style, with fewer edges"] = (
-        3.0
-    )
-    identity_weight: Annotated[float, "pixel loss at alpha 0"] = 20.0
+    style_weight: Annotated[float, "style loss against content loss: more is closer to the style, less edges"] = 6.0
+    filter_weight: Annotated[float, "style loss by random filters against the frozen network's"] = 1.0
+    identity_weight: Annotated[float, "pixel loss at alpha 0"] = 100.0
     identity_images: Annotated[int, "photos of a step also decoded at alpha 0"] = 4
     seed: Annotated[int, "of the initial weights, crops and order"] = 0
 
@@ -92,7 +95,8 @@ class Fit:
         batch = Pairing.of(photos, textures)
         with torch.autocast(photos.device.type, torch.bfloat16):
             losses = self._losses(batch)
-        total = losses["content"] + self.settings.style_weight * losses["style"]
+        style = losses["style"] + self.settings.filter_weight * losses["filters"]
+        total = losses["content"] + self.settings.style_weight * style
         total = total + self.settings.identity_weight * losses["identity"]
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
@@ -127,8 +131,18 @@ class Fit:
         return {
             "content": content_loss(made[-1], target),
             "style": style_loss([mean_std(level) for level in made], styles, self.spread),
+            "filters": self._filter_loss(stylised, batch),
             "identity": F.mse_loss(reconstructed.float(), batch.images[:keep]) if keep else stylised.new_zeros(()),
         }
+
+    def _filter_loss(self, stylised: Images, batch: "Pairing") -> Tensor:
+        # A generator of its own for every step: a run that goes on draws what the unbroken one would.
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
+        filters = draw_filters(FILTERS, generator).to(stylised.device)
+        with torch.no_grad():
+            given = [mean_std(level).select(batch.partners) for level in filter_responses(batch.images, filters)]
+        made = [mean_std(level) for level in filter_responses(stylised, filters)]
+        return style_loss(made, given, spread(given))
 
     def _stylised(self, batch: "Pairing", keep: int) -> Images:
         """Every photo in its partner's style at alpha 1, then the first `keep` of them at alpha 0."""
@@ -144,7 +158,7 @@ class Fit:
         return self.network.decode(moved)
 
     def _track_spread(self, styles: list[Statistics]) -> None:
-        now = [Statistics(level.mean.std(0), level.std.std(0)) for level in styles]
+        now = spread(styles)
         before = self.spread or now
         self.spread = [
             Statistics(torch.lerp(old.mean, new.mean, 0.01), torch.lerp(old.std, new.std, 0.01))
@@ -175,6 +189,11 @@ def content_loss(features: Tensor, target: Tensor) -> Tensor:
     """Eq. 12: mean squared distance of the deepest features (B, C, h, w) to the AdaIN target, over its variance."""
     target = target.float()
     return F.mse_loss(features.float(), target) / target.var()
+
+
+def spread(styles: list[Statistics]) -> list[Statistics]:
+    """The standard deviation of each statistic over the batch, (C,)."""
+    return [Statistics(level.mean.std(0), level.std.std(0)) for level in styles]
 
 
 def style_loss(made: list[Statistics], styles: list[Statistics], spread: list[Statistics]) -> Tensor:

@@ -4,7 +4,9 @@ Huang and Belongie, ICCV 2017, with the in-batch use of Li et al., ICLR 2021 (ea
 of its batch) as the fast path: encode once, permute the statistics, decode.
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,6 +17,15 @@ from .adain import Statistics, mean_std, restyle_features
 from .images import Images, check_images
 from .network import Network
 from .weights import load_network
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Images between encoder and decoder: feature levels (B, C, h, w), their statistics, and the images' (H, W)."""
+
+    levels: list[Tensor]
+    statistics: Statistics
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -48,14 +59,21 @@ class Stylizer:
         network.eval().requires_grad_(False).to(device, dtype).to(memory_format=torch.channels_last)
         return cls(network, name=name, clamp=clamp)
 
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the weights as loaded: equal where stylised images are."""
+        digest = hashlib.sha256()
+        for name, value in self.network.state_dict().items():
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.cpu().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
     @torch.no_grad()
     def __call__(self, content: Images, style: Images, alpha: float | Tensor = 0.5) -> Images:
         """Content (B, 3, H, W) in the styles of `style` (B or 1, 3, H', W'), one each or one for all; any two sizes.
 
         `alpha` is the strength in [0, 1], one number or (B,): 0 is the network's reconstruction of the content.
         """
-        if len(style) not in (1, len(content)):
-            raise ValueError(f"style must hold 1 or {len(content)} images, one for each content, got {len(style)}")
         return self.restyle_to(content, self.statistics(style), alpha)
 
     @torch.no_grad()
@@ -66,48 +84,54 @@ class Stylizer:
         """
         if partners.shape != (len(images),):
             raise ValueError(f"partners must be ({len(images)},), one for each image, got {tuple(partners.shape)}")
-        features = self._encode(images, "images")
-        own = [mean_std(level) for level in features]
-        return self._decode(features, own, [level.select(partners) for level in own], alpha, images)
+        encoded = self.encode(images)
+        return self.decode(encoded, encoded.statistics.select(partners), alpha)
 
     @torch.no_grad()
     def statistics(self, images: Images) -> Statistics:
         """The style of images (B, 3, H, W): mean and std (B, C) over the channels of all levels, float32."""
-        levels = [mean_std(level) for level in self._encode(images, "style")]
-        return Statistics(torch.cat([s.mean for s in levels], 1), torch.cat([s.std for s in levels], 1))
+        return self.encode(images).statistics
 
     @torch.no_grad()
     def restyle_to(self, images: Images, statistics: Statistics, alpha: float | Tensor = 0.5) -> Images:
         """Images (B, 3, H, W) with styles kept earlier by `statistics`, B of them or one for all."""
-        features = self._encode(images, "images")
-        widths = [level.shape[1] for level in features]
-        if statistics.mean.shape[1] != sum(widths):
-            raise ValueError(f"statistics hold {statistics.mean.shape[1]} channels, this stylizer has {sum(widths)}")
-        means, stds = torch.split(statistics.mean, widths, 1), torch.split(statistics.std, widths, 1)
-        styles = [Statistics(mean, std) for mean, std in zip(means, stds, strict=True)]
-        return self._decode(features, [mean_std(level) for level in features], styles, alpha, images)
+        return self.decode(self.encode(images), statistics, alpha)
 
-    def _encode(self, images: Images, name: str) -> list[Tensor]:
-        check_images(images, name)
+    @torch.no_grad()
+    def encode(self, images: Images) -> Encoded:
+        """The first half of every method above: features and their statistics, to be decoded in any style later."""
+        check_images(images)
         padded = pad_to_multiple(images, self.network.stride, self.network.smallest)
         weight = next(self.network.parameters())
-        ready = padded.to(weight.device, weight.dtype, memory_format=torch.channels_last)
-        return self.network.encode(ready)
+        levels = self.network.encode(padded.to(weight.device, weight.dtype, memory_format=torch.channels_last))
+        own = [mean_std(level) for level in levels]
+        joined = Statistics(torch.cat([s.mean for s in own], 1), torch.cat([s.std for s in own], 1))
+        return Encoded(levels, joined, (images.shape[2], images.shape[3]))
 
-    def _decode(
-        self,
-        features: list[Tensor],
-        own: list[Statistics],
-        style: list[Statistics],
-        alpha: float | Tensor,
-        like: Images,
-    ) -> Images:
+    @torch.no_grad()
+    def decode(self, encoded: Encoded, style: Statistics, alpha: float | Tensor = 0.5) -> Images:
+        """The second half: encoded images (B) in styles (B or 1)."""
+        expected = encoded.statistics.mean.shape
+        if style.mean.shape[1] != expected[1] or style.mean.shape[0] not in (1, expected[0]):
+            raise ValueError(
+                f"styles must be ({expected[0]} or 1, {expected[1]}) channel statistics of this stylizer, "
+                f"got {tuple(style.mean.shape)}"
+            )
+        widths = [level.shape[1] for level in encoded.levels]
         moved = [
-            restyle_features(level, mine, theirs, alpha=alpha)
-            for level, mine, theirs in zip(features, own, style, strict=True)
+            restyle_features(level, own, theirs, alpha=alpha)
+            for level, own, theirs in zip(
+                encoded.levels, _split(encoded.statistics, widths), _split(style, widths), strict=True
+            )
         ]
-        out = self.network.decode(moved)[:, :, : like.shape[2], : like.shape[3]].float()
+        height, width = encoded.size
+        out = self.network.decode(moved)[:, :, :height, :width].float()
         return out.clamp_(0, 1) if self.clamp else out
+
+
+def _split(statistics: Statistics, widths: list[int]) -> list[Statistics]:
+    means, stds = torch.split(statistics.mean, widths, 1), torch.split(statistics.std, widths, 1)
+    return [Statistics(mean, std) for mean, std in zip(means, stds, strict=True)]
 
 
 def pad_to_multiple(images: Images, multiple: int, smallest: int) -> Images:

@@ -93,7 +93,7 @@ def endless(loader: ImageLoader, start: int) -> Iterator[Images]:
 
 
 def _loaders(content: str, styles: str, settings: FitSettings, device: str) -> tuple[ImageLoader, ImageLoader]:
-    common: dict[str, Any] = {"size": settings.size, "device": device, "seed": settings.seed, "scale": (0.4, 1.0)}
+    common: dict[str, Any] = {"size": settings.size, "device": device, "seed": settings.seed, "scale": (0.5, 1.0)}
     photos = image_loader(content, batch_size=settings.batch_size, flat=True, **common)
     # Textures are cut from a window of any size, so that one fine pattern is also seen coarse.
     common["scale"] = (0.1, 1.0)

@@ -1,0 +1,120 @@
+"""`debias build-stylized`: an image folder in, cue-conflict images with both labels out."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from debias.pipelines.scan import BadFile
+from debias.pipelines.set_plan import BuildSettings
+from debias.pipelines.stylized_set import Builder, Built
+from debias.style_transfer import Stylizer
+
+from ..options import dry_run_option, options, picked, print_settings
+from ..processes import group
+from ..progress import Progress
+
+SHOWN = 20  # bad files named one by one
+
+
+@click.command()
+@click.argument("source")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--stylizer",
+    default="compact",
+    show_default=True,
+    help="compact, a file of fit-stylizer, or a folder with vgg_normalised.pth and decoder.pth.",
+)
+@click.option("--styles", help="Folder of external styles, in place of the other images of SOURCE.")
+@options(BuildSettings)
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Images stylised together.")
+@click.option(
+    "--engine", type=click.Choice(["auto", "dali", "torchvision"]), default="auto", show_default=True, help="Loader."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--strict", is_flag=True, help="Refuse bad files instead of leaving them out.")
+@dry_run_option
+def command(
+    source: str,
+    out: Path,
+    stylizer: str,
+    styles: str | None,
+    batch_size: int,
+    engine: str,
+    device: str,
+    strict: bool,
+    dry_run: bool,
+    **fields: Any,
+) -> None:
+    """Build a stylised image set with dual shape and texture labels.
+
+    SOURCE is an image folder (SOURCE/<class>/*.jpg, with or without train, val and test folders), tar shards, or
+    "shapes". OUT gets the images, manifest.jsonl (a line for each, with both classes) and build.json. Run the same
+    command again to go on after an interruption, or after images were added.
+    """
+    settings = picked(BuildSettings, fields)
+    if dry_run:
+        common = {"source": source, "out": str(out), "stylizer": stylizer, "styles": styles, "batch_size": batch_size}
+        return print_settings(common | {"engine": engine, "device": device, "strict": strict} | asdict(settings))
+    with _Reporter() as reporter:
+        builder = Builder(
+            source=source,
+            out=out,
+            stylizer=Stylizer.load(stylizer, device=device),
+            settings=settings,
+            styles=styles,
+            batch_size=batch_size,
+            engine=engine,
+            device=device,
+            strict=strict,
+            group=group(),
+            progress=reporter,
+        )
+        built = builder.build()
+    if builder.group.rank == 0:
+        say_skipped(built.skipped)
+    _say_done(built, reporter.seconds, out, builder.group.rank)
+    return None
+
+
+def say_skipped(bad: tuple[BadFile, ...]) -> None:
+    """Name the files that were left out, with the reason."""
+    if bad:
+        click.echo(f"{len(bad)} bad files left out:", err=True)
+    for file in bad[:SHOWN]:
+        click.echo(f"  {file.name}: {file.reason}", err=True)
+    if len(bad) > SHOWN:
+        click.echo(f"  and {len(bad) - SHOWN} more", err=True)
+
+
+def _say_done(built: Built, seconds: float, out: Path, rank: int) -> None:
+    found = f"{built.found} found done, " if built.found else ""
+    rate = f" at {built.made / seconds:.0f} images/s" if built.made and seconds > 0 else ""
+    click.echo(f"{found}{built.made} stylised{rate}")
+    if rank == 0:
+        click.echo(f"{built.images} images with both labels in {out}/manifest.jsonl")
+
+
+class _Reporter:
+    """The builder's progress, from its first call on: before it the sources were checked."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self.start = self.seconds = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.progress is None:
+            self.start = time.monotonic()
+            self.progress = Progress(total, "images", done).__enter__()
+        self.progress.advance(done - self.progress.done)
+        self.seconds = time.monotonic() - self.start
+
+    def __enter__(self) -> "_Reporter":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.progress is not None:
+            self.progress.__exit__(*error)

@@ -1,0 +1,110 @@
+"""Cue-conflict views: the shape of one image in the texture of another, with a label for both.
+
+Li et al., Shape-Texture Debiased Neural Network Training, ICLR 2021: an image takes the style of another one of its
+batch by AdaIN with strength alpha, and the target is shape_weight times its own label plus the rest of the style's
+(Eq. 1). `shape_weight=1` trains a shape-biased model, `shape_weight=0` a texture-biased one.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from debias.style_transfer import Images, Stylizer
+
+from .labels import blend_targets, soft_targets
+from .style_bank import StyleBank
+from .view import Labels, Targets
+
+Alpha = Annotated[float, "strength of the style: 0 keeps the content's features, 1 takes the style's statistics"]
+ShapeWeight = Annotated[float, "share of the shape class in the label; the texture class gets the rest"]
+
+
+def derangement(count: int, generator: torch.Generator | None = None) -> Tensor:
+    """A partner for each of `count` >= 2 images, (count,) int64: a random ring, so that none is its own partner."""
+    if count < 2:
+        raise ValueError(f"a derangement needs 2 or more images, got {count}")
+    ring = torch.randperm(count, generator=generator)
+    return torch.empty_like(ring).scatter_(0, ring, ring.roll(-1))
+
+
+def cue_conflict(
+    images: Images,
+    targets: Targets,
+    partners: Tensor,
+    *,
+    stylizer: Stylizer,
+    alpha: float | Tensor,
+    shape_weight: float,
+) -> tuple[Images, Targets]:
+    """Image i in the style of image `partners[i]`, and both labels; no randomness.
+
+    Images (B, 3, H, W) in [0, 1], targets (B, K), partners (B,) int64.
+    """
+    partners = partners.to(images.device)
+    restyled = stylizer.restyle(images, partners, alpha)
+    return restyled, blend_targets(targets, targets[partners], shape_weight=shape_weight)
+
+
+@dataclass(frozen=True)
+class CueConflict:
+    """Turn a batch into cue conflicts, in the manner of torchvision's `MixUp`: `(images, labels) -> (images, targets)`.
+
+    Images (B, 3, H, W) float32 in [0, 1]; labels (B,) int64, for which `num_classes` is needed, or targets (B, K); the
+    returned targets are (B, K) float32. Partners are a random derangement of the batch, those of the same class among
+    them, as in the paper. With a `bank`, styles come from earlier batches instead, and each batch is kept for later
+    ones. A batch of one without a bank has no partner and comes back as it is. `generator` is a CPU generator.
+    """
+
+    stylizer: Stylizer
+    num_classes: int | None = None
+    alpha: Annotated[float, "strength of the style: 0 keeps the content's features, 1 takes the style's statistics"] = (
+        0.5
+    )
+    shape_weight: ShapeWeight = 0.8
+    p: Annotated[float, "probability that an image is stylised"] = 1.0
+    generator: torch.Generator | None = None
+    bank: StyleBank | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "shape_weight", "p"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+
+    def __call__(self, images: Images, labels: Labels | Targets) -> tuple[Images, Targets]:
+        """Stylise the batch, or the images that the coin `p` picks."""
+        targets = soft_targets(labels, self.num_classes)
+        if len(targets) != len(images):
+            raise ValueError(f"{len(images)} images came with {len(targets)} labels")
+        if self.bank is not None:
+            made, both = self._from_bank(images, targets, self.bank)
+        elif len(images) < 2:
+            return images, targets
+        else:
+            made, both = cue_conflict(
+                images,
+                targets,
+                derangement(len(images), self.generator),
+                stylizer=self.stylizer,
+                alpha=self.alpha,
+                shape_weight=self.shape_weight,
+            )
+        if self.p == 1:
+            return made, both
+        chosen = (torch.rand(len(images), generator=self.generator) < self.p).to(images.device)
+        return torch.where(chosen[:, None, None, None], made, images), torch.where(chosen[:, None], both, targets)
+
+    def _from_bank(self, images: Images, targets: Targets, bank: StyleBank) -> tuple[Images, Targets]:
+        own = self.stylizer.encode(images)
+        if len(bank):
+            styles, theirs = bank.draw(len(images), self.generator)
+        elif len(images) > 1:  # the first batch lends its own styles
+            partners = derangement(len(images), self.generator).to(images.device)
+            styles, theirs = own.statistics.select(partners), targets[partners]
+        else:
+            bank.push(own.statistics, targets)
+            return images, targets
+        bank.push(own.statistics, targets)
+        restyled = self.stylizer.decode(own, styles, self.alpha)
+        return restyled, blend_targets(targets, theirs, shape_weight=self.shape_weight)

@@ -1,0 +1,281 @@
+"""`image_loader`: batches of an image folder, shards or `shapes`, the same from either engine."""
+
+import copy
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+
+from debias.style_transfer import Images
+
+from .listing import Listing, list_images
+from .sampler import Draws, EvalDraws, Ints, TrainDraws, epoch_order, step_slices
+from .scan import BadFile, cpus, scan
+from .view import Labels
+
+ENGINES = ("auto", "dali", "torchvision")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images` (B, 3, H, W) float32 in [0, 1], `labels` (B,) int64, `indices` (B,) int64 into the loader's listing."""
+
+    images: Images
+    labels: Labels
+    indices: torch.Tensor
+
+
+def image_loader(
+    data: str | PathLike[str],
+    split: str = "train",
+    size: int | tuple[int, int] = 224,
+    batch_size: int = 64,
+    train: bool = True,
+    engine: str = "auto",
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    *,
+    crop: float = 0.875,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: float = 0.5,
+    order: Sequence[int] | None = None,
+    strict: bool = False,
+    flat: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> "ImageLoader":
+    """Return a loader over the samples of `data` in `split`; every file is checked first, bad ones are left out.
+
+    `size` is one side or (height, width) in pixels. `batch_size` counts the images of one step over all `world_size`
+    processes; this process, number `rank`, gets its contiguous part. `train=True` shuffles, cuts a random window (share
+    `scale` of the area, aspect in `ratio`), flips with probability `flip` and drops the last partial batch.
+    `train=False` keeps the order of the files (or `order`, indices into the listing) and every image once, resized so
+    that `size` is the share `crop` of the shorter side. `workers` are threads that decode; 0 is this thread for
+    torchvision and one per CPU for DALI. `strict` refuses bad files, `flat` accepts a folder without class folders.
+    Raises ValueError in one line that names the file or flag and the fix.
+    """
+    listing = list_images(data, split, flat=flat)
+    sides = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    return ImageLoader(
+        listing,
+        size=sides,
+        batch_size=batch_size,
+        train=train,
+        engine=pick_engine(engine),
+        device=torch.device(device),
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        workers=workers,
+        draws=TrainDraws(sides, seed, scale, ratio, flip) if train else EvalDraws(sides, crop),
+        order=order,
+        strict=strict,
+        progress=progress,
+    )
+
+
+def pick_engine(engine: str) -> str:
+    """Return `dali` or `torchvision`; `auto` is DALI where it imports. Raises ValueError for what is not there."""
+    if engine not in ENGINES:
+        raise ValueError(f"--engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if engine == "torchvision":
+        return engine
+    try:
+        importlib.import_module("nvidia.dali")
+    except Exception as error:  # a broken installation raises what it likes
+        if engine == "dali":
+            raise ValueError(
+                f"--engine dali: DALI does not import ({error}); install nvidia-dali-cuda130 or use torchvision"
+            ) from None
+        return "torchvision"
+    return "dali"
+
+
+class ImageLoader:
+    """Batches of one split, made by `image_loader`.
+
+    Each pass is one epoch; when it ends the epoch advances, `set_epoch` sets it. A pass left early starts again.
+    `engine` is the one in use, `bad` the files left out, `listing` what `Batch.indices` count in.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        *,
+        size: tuple[int, int],
+        batch_size: int,
+        train: bool,
+        engine: str,
+        device: torch.device,
+        seed: int,
+        rank: int,
+        world_size: int,
+        workers: int,
+        draws: TrainDraws | EvalDraws,
+        order: Sequence[int] | None,
+        strict: bool,
+        progress: Callable[[int, int], None] | None,
+    ):
+        _check(size, batch_size, train, seed, rank, world_size, workers, order)
+        self._scan = scan(listing, workers, strict=strict, progress=progress)
+        self.engine, self.device, self.size, self.batch_size = engine, device, size, batch_size
+        self.seed, self.rank, self.world_size, self.workers, self.train = seed, rank, world_size, workers, train
+        self._draws = draws
+        self._order = None if order is None else _checked_order(order, len(self.listing))
+        self.epoch = 0
+        self._done = 0  # global steps of this epoch that were handed out
+        self._first = 0  # where the next pass begins: above 0 only after load_state_dict
+        if self.train and self.steps == 0:
+            raise ValueError(
+                f"{self.listing.root} has {len(self.listing)} usable images, less than one batch; "
+                f"lower --batch-size {batch_size}"
+            )
+
+    @property
+    def listing(self) -> Listing:
+        """The usable samples; `Batch.indices` count in it."""
+        return self._scan.listing
+
+    @property
+    def bad(self) -> tuple[BadFile, ...]:
+        """The files left out, with the reason."""
+        return self._scan.bad
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is an index into them."""
+        return self.listing.classes
+
+    @property
+    def steps(self) -> int:
+        """Steps of a whole epoch over all processes."""
+        count = len(self.listing) if self._order is None else len(self._order)
+        return count // self.batch_size if self.train else -(-count // self.batch_size)
+
+    def __len__(self) -> int:
+        """Batches that a whole epoch gives this process."""
+        return sum(1 for _ in self._slices(0))
+
+    def with_order(self, order: Sequence[int]) -> "ImageLoader":
+        """Return an evaluation loader over these indices of the listing, in this order; nothing is scanned again."""
+        _check_order_use(self.train)
+        other = copy.copy(self)
+        other._order = _checked_order(order, len(self.listing))
+        other.epoch = other._done = other._first = 0
+        return other
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass; for the epoch just loaded by `load_state_dict` its position stays."""
+        if epoch < 0:
+            raise ValueError(f"epoch must be 0 or more, got {epoch}")
+        if epoch != self.epoch:
+            self._first = self._done = 0
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Return the position in plain types: after the batch last handed out, whatever is prefetched behind it."""
+        return {
+            "epoch": self.epoch,
+            "batches": self._done,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "digest": self.listing.digest,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a saved position; the next pass gives the rest of that epoch. The world size may differ.
+
+        Raises ValueError where the seed, the batch size or the images are not those of the state.
+        """
+        mine = self.state_dict()
+        for key, name in (("seed", "--seed"), ("batch_size", "--batch-size"), ("digest", "the images of --data")):
+            if state[key] != mine[key]:
+                raise ValueError(
+                    f"cannot resume: {name} was {state[key]}, now {mine[key]}; use what the run began with"
+                )
+        self.epoch = int(state["epoch"])
+        self._first = self._done = int(state["batches"])
+
+    def __iter__(self) -> Iterator[Batch]:
+        first, self._first = self._first, 0
+        self._done = first
+        return self._batches(self.epoch, first)
+
+    def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
+        steps: list[int] = []  # of the plans an engine has taken, in order
+
+        def plans() -> Iterator[Draws]:
+            for step, indices in self._slices(first, epoch):
+                steps.append(step)
+                yield self._draws(indices, self._scan.shapes[indices], epoch)
+
+        for draws, images in self._images(plans()):
+            self._done = steps.pop(0) + 1
+            indices = torch.from_numpy(draws.indices)
+            labels = torch.from_numpy(self.listing.labels[draws.indices])
+            yield Batch(images, labels.to(self.device), indices.to(self.device))
+        self.epoch, self._done = epoch + 1, 0
+
+    def _slices(self, first: int, epoch: int = 0) -> Iterator[tuple[int, Ints]]:
+        count = len(self.listing)
+        order = np.arange(count, dtype=np.int64) if self._order is None else self._order
+        if self.train:
+            order = epoch_order(count, self.seed, epoch)
+        return step_slices(order, self.batch_size, self.rank, self.world_size, first, drop_last=self.train)
+
+    def _images(self, plans: Iterator[Draws]) -> Iterator[tuple[Draws, Images]]:
+        if self.engine == "dali":
+            from . import dali_engine
+
+            share = -(-self.batch_size // self.world_size)
+            return dali_engine.batches(self._scan, plans, self.size, share, self.device, self.workers or cpus())
+        from . import torchvision_engine
+
+        return torchvision_engine.batches(self._scan, plans, self.size, self.device, self.workers)
+
+
+def _check(
+    size: tuple[int, int],
+    batch_size: int,
+    train: bool,
+    seed: int,
+    rank: int,
+    world_size: int,
+    workers: int,
+    order: Sequence[int] | None,
+) -> None:
+    if min(size) < 1:
+        raise ValueError(f"--size must be 1 pixel or more, got {size}")
+    if batch_size < 1:
+        raise ValueError(f"--batch-size must be 1 or more, got {batch_size}")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must lie in [0, world_size), got {rank} of {world_size}")
+    if train and batch_size % world_size:
+        raise ValueError(
+            f"--batch-size {batch_size} is one step over all {world_size} processes and must be a multiple of them"
+        )
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"--seed must lie in [0, 2**64), got {seed}")
+    if workers < 0:
+        raise ValueError(f"--workers must be 0 or more, got {workers}")
+    if order is not None:
+        _check_order_use(train)
+
+
+def _check_order_use(train: bool) -> None:
+    if train:
+        raise ValueError("order is for train=False; training draws its own from the seed")
+
+
+def _checked_order(order: Sequence[int], count: int) -> Ints:
+    indices = np.asarray(order, dtype=np.int64).reshape(-1)
+    if len(indices) and (indices.min() < 0 or indices.max() >= count):
+        raise ValueError(f"order holds indices outside [0, {count}), the usable images of the listing")
+    return indices

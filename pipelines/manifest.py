@@ -1,0 +1,71 @@
+"""The record of a built set: a line for each image, `manifest.jsonl`, and the journal it is written from.
+
+While a set is built each process appends the images it finished to a journal of its own; the manifest appears at the
+end. A line counts as done if it was made from the same things (`recipe`) and the image still has the recorded sha256.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from debias.style_transfer.files import write_atomically
+
+MANIFEST = "manifest.jsonl"
+JOURNALS = ".journal-*.jsonl"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stylised image: where it lies, its two classes, what it was made from."""
+
+    file: str  # relative to the set; SHARD.tar/MEMBER in shards
+    shape_class: str
+    texture_class: str | None  # None for an external style, which has no class
+    content: str  # relative to the source
+    style: str  # relative to the source, or to the folder of external styles
+    alpha: float
+    shape_weight: float  # share of the shape class in the label; 1 for an external style
+    sha256: str  # of the image's bytes
+    recipe: str  # digest of both images' bytes, the stylizer and the settings
+
+
+_FIELDS = frozenset(field.name for field in fields(Record))
+
+
+def line(record: Record) -> str:
+    """The record as one line of JSON."""
+    return json.dumps(asdict(record), ensure_ascii=False) + "\n"
+
+
+def read_records(out: Path) -> dict[str, Record]:
+    """All records of a set, finished or not, by file; a line cut short by a kill is passed over."""
+    records = {}
+    for path in (out / MANIFEST, *sorted(out.glob(JOURNALS))):
+        if path.exists():
+            for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                record = _parsed(text)
+                if record is not None:
+                    records[record.file] = record
+    return records
+
+
+def write_manifest(out: Path, records: Iterable[Record]) -> None:
+    """Write the manifest, sorted by file, and remove the journals."""
+    ordered = sorted(records, key=lambda record: record.file)
+    write_atomically(out / MANIFEST, "".join(map(line, ordered)).encode("utf-8", "surrogateescape"))
+    for journal in out.glob(JOURNALS):
+        journal.unlink()
+
+
+def journal_path(out: Path, rank: int) -> Path:
+    """Where process `rank` keeps its journal."""
+    return out / JOURNALS.replace("*", str(rank))
+
+
+def _parsed(text: str) -> Record | None:
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return None
+    return Record(**values) if isinstance(values, dict) and values.keys() == _FIELDS else None

@@ -1,0 +1,206 @@
+"""Read every image once before training: DALI dies on a bad file, so bad ones are named and left out (or refused).
+
+Verdicts are kept in the user's cache folder by (name, size, mtime), so that a second start reads nothing.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .listing import NOT_A_FILE, Listing
+from .pixels import MAX_BYTES, BadImageError, Facts, decode, inspect, reencode
+
+VERSION = 1  # of the verdicts: raise it when `pixels` judges or measures otherwise
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file that cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The usable samples of a listing with what the loader must know of each.
+
+    `shapes` (N, 2) int64 height, width upright; `convert` (N,) bool: DALI gets Pillow's pixels as PNG.
+    """
+
+    listing: Listing
+    shapes: NDArray[np.int64]
+    convert: NDArray[np.bool_]
+    bad: tuple[BadFile, ...]
+
+    def read(self, index: int) -> bytes:
+        """Return bytes that DALI decodes to the pixels of `decode`. Raises ValueError that names the file."""
+        try:
+            data = self.listing.read(index)
+            return reencode(data) if self.convert[index] else data
+        except (OSError, BadImageError) as error:
+            raise self.changed(index, error) from error
+
+    def decode(self, index: int) -> Image.Image:
+        """Return the upright RGB image. Raises ValueError that names the file."""
+        try:
+            image = decode(self.listing.read(index))
+        except (OSError, BadImageError) as error:
+            raise self.changed(index, error) from error
+        if (image.height, image.width) != tuple(self.shapes[index]):
+            raise self.changed(index, "another size")
+        return image
+
+    def changed(self, index: int, reason: object) -> ValueError:
+        """Return the error for a file that was good when it was scanned."""
+        if isinstance(reason, OSError):
+            reason = reason.strerror or reason
+        return ValueError(f"{self.name(index)} changed since it was scanned ({reason}); start again")
+
+    def name(self, index: int) -> str:
+        """Return the file of sample `index` for a message."""
+        return os.path.join(self.listing.root, self.listing.names[index])
+
+
+def scan(
+    listing: Listing, threads: int = 0, *, strict: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Scan:
+    """Check every sample of `listing`; `threads=0` takes one per CPU. `progress` gets (files done, files in all).
+
+    Bad files are left out and named in `bad`; with `strict`, or when none is good, a ValueError lists them.
+    """
+    cached = _read_cache(listing)
+    verdicts: list[Facts | str] = []
+    fresh = False
+    with ThreadPoolExecutor(threads or cpus()) as pool, warnings.catch_warnings():
+        # Pillow warns of large images and odd metadata; both are verdicts here. Filters are process-wide: set once.
+        warnings.simplefilter("ignore")
+        for index, (verdict, new) in enumerate(pool.map(_Judge(listing, cached), range(len(listing)))):
+            verdicts.append(verdict)
+            fresh |= new
+            if progress:
+                progress(index + 1, len(listing))
+    if fresh:
+        _write_cache(listing, verdicts)
+    return _sort_out(listing, verdicts, strict)
+
+
+def cpus() -> int:
+    """Return the CPUs this process may use, shared with the other processes of a torchrun on this machine."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _sort_out(listing: Listing, verdicts: list[Facts | str], strict: bool) -> Scan:
+    judged = zip(listing.names, verdicts, strict=True)
+    bad = tuple(BadFile(name, verdict) for name, verdict in judged if isinstance(verdict, str))
+    good = [index for index, verdict in enumerate(verdicts) if not isinstance(verdict, str)]
+    facts = [verdict for verdict in verdicts if not isinstance(verdict, str)]
+    if bad and (strict or not good):
+        shown = "; ".join(f"{file.name}: {file.reason}" for file in bad[:SHOWN])
+        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        fix = "remove them, or leave out --strict to skip them" if good else "none is usable"
+        raise ValueError(f"{len(bad)} of {len(listing)} images in {listing.root} are bad ({fix}): {shown}{more}")
+    return Scan(
+        listing=listing.select(good) if bad else listing,
+        shapes=np.array([(fact.height, fact.width) for fact in facts], dtype=np.int64).reshape(-1, 2),
+        convert=np.array([fact.convert for fact in facts], dtype=np.bool_),
+        bad=bad,
+    )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    listing: Listing
+    cached: dict[str, tuple[int, int, Facts | str]]
+
+    def __call__(self, index: int) -> tuple[Facts | str, bool]:
+        """Return the verdict of a sample (a text is the reason it is bad) and whether it is new to the cache."""
+        name, size = self.listing.names[index], int(self.listing.sizes[index])
+        if size == NOT_A_FILE:
+            return _why_no_file(self.listing.path(index)), False
+        known = self.cached.get(name)
+        if known and known[:2] == (size, int(self.listing.stamps[index])):
+            return known[2], False
+        if size > MAX_BYTES:
+            return f"{size >> 20} MiB, over the cap of {MAX_BYTES >> 20} MiB", True
+        try:
+            return inspect(self.listing.read(index)), True
+        except BadImageError as error:
+            return str(error), True
+        except OSError as error:  # of the disk or the permissions, which may be better next time: not for the cache
+            return error.strerror or str(error), False
+
+
+def _why_no_file(path: str) -> str:
+    if os.path.islink(path) and not os.path.exists(path):
+        return "broken link"
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return error.strerror or str(error)
+    return "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
+
+
+def _cache_file(listing: Listing) -> Path:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.sha256(os.fsencode(os.path.abspath(listing.root))).hexdigest()
+    return home / "debias" / "scan" / f"{digest[:32]}.jsonl"
+
+
+def _read_cache(listing: Listing) -> dict[str, tuple[int, int, Facts | str]]:
+    """Return name: (size, mtime in ns, verdict); empty where the cache is missing, old or broken."""
+    try:
+        with open(_cache_file(listing)) as file:
+            if json.loads(file.readline()) != {"version": VERSION}:
+                return {}
+            return {str(name): (int(size), int(stamp), _verdict(rest)) for name, size, stamp, *rest in _rows(file)}
+    except (OSError, ValueError, TypeError, RuntimeError):  # RuntimeError: no home folder
+        return {}
+
+
+def _rows(lines: Iterator[str]) -> Iterator[list[str | int]]:
+    return (json.loads(line) for line in lines)
+
+
+def _verdict(rest: list[str | int]) -> Facts | str:
+    if len(rest) == 1:
+        return str(rest[0])
+    height, width, convert = (int(value) for value in rest)
+    return Facts(height, width, bool(convert))
+
+
+def _write_cache(listing: Listing, verdicts: list[Facts | str]) -> None:
+    """Replace the cache in one step; a folder that cannot be written costs the next start its time, nothing else."""
+    try:
+        target = _cache_file(listing)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
+    except (OSError, RuntimeError):
+        return
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(json.dumps({"version": VERSION}) + "\n")
+            file.writelines(_cache_lines(listing, verdicts))
+        os.replace(temporary, target)
+    except OSError:
+        os.unlink(temporary)
+
+
+def _cache_lines(listing: Listing, verdicts: list[Facts | str]) -> Iterator[str]:
+    for name, size, stamp, verdict in zip(listing.names, listing.sizes, listing.stamps, verdicts, strict=True):
+        if size != NOT_A_FILE:
+            rest = [verdict] if isinstance(verdict, str) else [verdict.height, verdict.width, int(verdict.convert)]
+            yield json.dumps([name, int(size), int(stamp), *rest], separators=(",", ":")) + "\n"

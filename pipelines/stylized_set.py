@@ -1,0 +1,277 @@
+"""Building a stylised image set: every image in the style of a partner, with both labels in a manifest.
+
+Crash-safe: files appear whole or not at all, `build.json` says what the set is made with, journals say what is done,
+and the manifest appears at the end. The same call again goes on; an added or changed source image changes its own
+outputs and those that take its style.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from debias.style_transfer import Statistics, Stylizer
+from debias.style_transfer.files import folder_lock, write_atomically
+
+from .listing import split_names
+from .loader import ImageLoader, image_loader
+from .manifest import Record, journal_path, line, read_records, write_manifest
+from .scan import BadFile, cpus
+from .set_files import make, missing, write_image, write_shard
+from .set_plan import BuildSettings, Item, Sources, Unit, chunks, plan, resolved
+from .stylize_batches import Job, run, schedule
+
+DESCRIPTION = "build.json"
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among those that build a set together; `wait` returns when all of them have called it."""
+
+    rank: int = 0
+    world_size: int = 1
+    wait: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did: images in the set, images this process found done and those it made, source files left out."""
+
+    images: int
+    found: int
+    made: int
+    skipped: tuple[BadFile, ...]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A stylised set in the making; `build` makes it, or finishes it.
+
+    `source` is what `image_loader` takes; `styles` a folder of external styles, with or without class folders.
+    `progress` gets (images done, images in all) of this process. `batch_size` images are stylised together, on as many
+    threads as there are cores.
+    """
+
+    source: str
+    out: Path
+    stylizer: Stylizer
+    settings: BuildSettings
+    styles: str | None = None
+    batch_size: int = 16
+    engine: str = "auto"
+    device: str = "cpu"
+    strict: bool = False
+    group: Group = field(default_factory=Group)
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+    def build(self) -> Built:
+        """Raises ValueError or OSError in one line that names the flag or file and the fix; what is made stays."""
+        _check_places(self.source, self.out)
+        if self.group.rank:
+            return self._build()
+        with folder_lock(self.out):
+            return self._build()
+
+    def _build(self) -> Built:
+        loaders = [(folder, self._loader(split)) for folder, split in self._splits()]
+        styles, styles_loader = self._styles()
+        images = [Sources(loader.listing, digests(loader), folder) for folder, loader in loaders]
+        if self.group.rank == 0:
+            self._describe(images, styles)
+        self.group.wait()
+        shards = json.loads((self.out / DESCRIPTION).read_text())["shards"]
+        records = read_records(self.out)
+        plans = [
+            plan(source, styles, self.settings, self.stylizer.digest, batch_size=self.batch_size, shards=count)
+            for source, count in zip(images, shards, strict=True)
+        ]
+        found, todo = self._missing(plans, records)
+        self.group.wait()  # all have read the journals before any is written
+        total = found + sum(len(items) for units in todo for _, items in units)
+        self.progress(found, total)
+        with journal_path(self.out, self.group.rank).open("a", encoding="utf-8", errors="surrogateescape") as journal:
+            done = found
+            for (_, loader), units in zip(loaders, todo, strict=True):
+                for made in self._make(loader, styles_loader, units):
+                    journal.writelines(map(line, made))
+                    journal.flush()
+                    done += len(made)
+                    self.progress(done, total)
+        self.group.wait()
+        if self.group.rank == 0:
+            _finish(self.out, records, [item.record.file for units in plans for unit in units for item in unit.items])
+        self.group.wait()
+        skipped = tuple(file for _, loader in loaders for file in loader.bad)
+        skipped += styles_loader.bad if styles_loader is not None else ()
+        return Built(sum(len(unit.items) for units in plans for unit in units), found, total - found, skipped)
+
+    def _splits(self) -> list[tuple[str, str]]:
+        names = split_names(self.source)
+        return [(f"{name}/", name) for name in names] if names else [("", "train")]
+
+    def _loader(self, split: str, flat: bool = False) -> ImageLoader:
+        return image_loader(
+            self.source if not flat else str(self.styles),
+            split,
+            size=self.settings.size,
+            batch_size=self.batch_size,
+            train=False,
+            engine=self.engine,
+            device=self.device,
+            crop=1.0,
+            strict=self.strict,
+            flat=flat,
+        )
+
+    def _styles(self) -> tuple[Sources | None, ImageLoader | None]:
+        if self.styles is None:
+            return None, None
+        loader = self._loader("train", flat=True)
+        return Sources(loader.listing, digests(loader)), loader
+
+    def _describe(self, images: Sequence[Sources], styles: Sources | None) -> None:
+        """Write `build.json`, or compare with the one there: a set has one recipe."""
+        path = self.out / DESCRIPTION
+        settings = resolved(self.settings) | {
+            "stylizer": {"name": self.stylizer.name, "sha256": self.stylizer.digest},
+            "styles": None if styles is None else "external",
+        }
+        per_copy = [-(-len(source.listing) // self.settings.shard_size) for source in images]
+        if path.exists():
+            before = json.loads(path.read_text())
+            changed = [name for name, value in settings.items() if before["settings"].get(name) != value]
+            if changed:
+                flags = ", ".join(f"--{name.replace('_', '-')} {before['settings'].get(name)}" for name in changed)
+                raise ValueError(f"{self.out} holds a set built with {flags}; give the same or another OUT")
+            # As many shards as at first: the borders stay where they were when images are added.
+            per_copy = before["shards"] if len(before["shards"]) == len(per_copy) else per_copy
+        elif any(entry.name != ".lock" for entry in self.out.iterdir()):
+            raise ValueError(f"{self.out} is not empty and holds no set of debias; give another OUT")
+        splits = [source.folder.rstrip("/") for source in images if source.folder]
+        value = {"settings": settings, "splits": splits, "shards": per_copy}
+        write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+    def _missing(
+        self, plans: list[list[Unit]], records: dict[str, Record]
+    ) -> tuple[int, list[list[tuple[Unit, tuple[Item, ...]]]]]:
+        """How many of this process's images are done, and for each split the units with what they lack."""
+        found, todo = 0, []
+        with ThreadPoolExecutor(cpus()) as pool:
+            for units in plans:
+                mine = _share(units, self.group.rank, self.group.world_size)
+                lacking = list(pool.map(lambda unit: missing(self.out, unit, records), mine))
+                found += sum(len(unit.items) - len(items) for unit, items in zip(mine, lacking, strict=True))
+                todo.append([(unit, items) for unit, items in zip(mine, lacking, strict=True) if items])
+        return found, todo
+
+    def _make(
+        self, loader: ImageLoader, styles_loader: ImageLoader | None, todo: list[tuple[Unit, tuple[Item, ...]]]
+    ) -> Iterator[list[Record]]:
+        """Make what is missing of one split; yields the records of what is on the disk."""
+        items = [item for _, lacking in todo for item in lacking]
+        external = self._style_statistics(styles_loader, items) if styles_loader is not None else None
+        ordinal = {style: row for row, style in enumerate(sorted({item.style for item in items}))}
+        batches, start = [], 0
+        for _, lacking in todo:
+            jobs = [
+                Job(item.content, item.style if external is None else ordinal[item.style], start + number)
+                for number, item in enumerate(lacking)
+            ]
+            start += len(jobs)
+            batches += chunks(jobs, self.batch_size)
+        steps = schedule(batches, self.batch_size, external is not None)
+        images = loader.with_order([index for step in steps for index in step.images])
+        collect = _Collector(self.out, todo)
+
+        def finish(job: Job, pixels: NDArray[np.uint8]) -> tuple[Record, bytes]:
+            record, data = make(items[job.key], pixels, self.settings.encoding)
+            if self.settings.format == "folder":
+                write_image(self.out, record, data)
+                return record, b""
+            return record, data
+
+        stream = (batch.images for batch in images)
+        threads = cpus() if self.device == "cpu" else 2
+        alpha = self.settings.alpha
+        for made in run(steps, stream, self.stylizer, finish, alpha=alpha, external=external, threads=threads):
+            yield collect(made)
+
+    def _style_statistics(self, loader: ImageLoader, items: Sequence[Item]) -> Statistics:
+        """The statistics of the external styles that `items` take, in the order of their numbers."""
+        needed = sorted({item.style for item in items})
+        found = [self.stylizer.statistics(batch.images) for batch in loader.with_order(needed)]
+        if not found:
+            return Statistics(torch.empty(0, 0), torch.empty(0, 0))
+        return Statistics(*map(torch.cat, zip(*found, strict=True)))
+
+
+class _Collector:
+    """Gathers images until their shard is whole and on the disk; images of a folder are there already."""
+
+    def __init__(self, out: Path, todo: list[tuple[Unit, tuple[Item, ...]]]) -> None:
+        self.out = out
+        self.units = {item.record.file: unit for unit, _ in todo if unit.shard for item in unit.items}
+        self.waiting: dict[str, dict[str, tuple[Record, bytes]]] = {}
+
+    def __call__(self, made: Sequence[tuple[Record, bytes]]) -> list[Record]:
+        """Take what one step made; the records that are safe now."""
+        if not self.units:
+            return [record for record, _ in made]
+        safe: list[Record] = []
+        for record, data in made:
+            unit = self.units[record.file]
+            held = self.waiting.setdefault(unit.shard, {})
+            held[record.file] = record, data
+            if len(held) == len(unit.items):
+                whole = [held[item.record.file] for item in unit.items]
+                write_shard(self.out, unit.shard, whole)
+                safe += [record for record, _ in whole]
+                del self.waiting[unit.shard]
+        return safe
+
+
+def digests(loader: ImageLoader) -> list[str]:
+    """The sha256 of every source file's bytes."""
+    listing = loader.listing
+    with ThreadPoolExecutor(cpus()) as pool:
+        return list(pool.map(lambda index: sha256(listing.read(index)).hexdigest(), range(len(listing))))
+
+
+def _share(units: list[Unit], rank: int, world_size: int) -> list[Unit]:
+    """A contiguous part: neighbours in the ring share encodes."""
+    return units[len(units) * rank // world_size : len(units) * (rank + 1) // world_size]
+
+
+def _finish(out: Path, before: dict[str, Record], planned: list[str]) -> None:
+    """Write the manifest and remove what earlier builds made of sources that are gone."""
+    records = read_records(out)
+    write_manifest(out, [records[file] for file in planned])
+    wanted = {_on_disk(file) for file in planned}
+    root = out.resolve()
+    for path in {out / _on_disk(file) for file in before} - {out / file for file in wanted}:
+        if path.resolve().is_relative_to(root):  # the manifest is a file that anyone may edit
+            path.unlink(missing_ok=True)
+    for temporary in out.rglob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def _on_disk(file: str) -> str:
+    shard, mark, _ = file.partition(".tar/")
+    return shard + ".tar" if mark and Path(shard).name.startswith("shard-") else file
+
+
+def _check_places(source: str, out: Path) -> None:
+    if out.is_file():
+        raise ValueError(f"{out} is a file; OUT must be a folder")
+    if not os.path.isdir(source):
+        return
+    inside = out.resolve().is_relative_to(Path(source).resolve())
+    if inside or Path(source).resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"{out} and {source} lie in one another; give an OUT outside of the source")
