@@ -13,4 +13,8 @@ def group() -> Group:
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
-    return Group(dist.get_rank(), world_size, lambda: dist.barrier())
+
+    def wait() -> None:
+        dist.barrier()
+
+    return Group(dist.get_rank(), world_size, wait)

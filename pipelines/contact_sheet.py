@@ -11,9 +11,12 @@ from debias.style_transfer import Images
 from debias.style_transfer.files import atomic_file
 
 GAP = 12  # pixels between cells and around the sheet
-TEXT = 15  # pixels of a caption's letters
+TEXT = 14  # pixels of a caption's letters
+LINES = 2  # of a caption
+LINE = TEXT + 4
 PAPER, INK, SOFT = (255, 255, 255), (25, 25, 30), (110, 110, 120)
-SMALLEST = 128  # pixels: smaller images are enlarged by whole factors, so that their captions fit
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+SMALLEST = 192  # pixels: smaller images are enlarged by whole factors, so that their captions fit
 
 
 def contact_sheet(columns: Mapping[str, Images], captions: Mapping[str, Sequence[str]] | None = None) -> Image.Image:
@@ -21,7 +24,7 @@ def contact_sheet(columns: Mapping[str, Images], captions: Mapping[str, Sequence
     captions = captions or {}
     cells = {title: _enlarged(images) for title, images in columns.items()}
     rows, height, width = next(iter(cells.values())).shape[:3]
-    step = (height + GAP + (TEXT + GAP if captions else 0), width + GAP)
+    step = (height + GAP + (LINES * LINE + 4 if captions else 0), width + GAP)
     top = GAP + TEXT + GAP
     sheet = Image.new("RGB", (GAP + len(cells) * step[1], top + rows * step[0]), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -32,8 +35,8 @@ def contact_sheet(columns: Mapping[str, Images], captions: Mapping[str, Sequence
         for row, cell in enumerate(images):
             sheet.paste(Image.fromarray(cell), (left, top + row * step[0]))
             if title in captions:
-                text = _fitted(captions[title][row], width, font)
-                draw.text((left, top + row * step[0] + height + 4), text, INK, font)
+                for number, text in enumerate(_wrapped(captions[title][row], width, font)):
+                    draw.text((left, top + row * step[0] + height + 4 + number * LINE), text, INK, font)
     return sheet
 
 
@@ -54,9 +57,24 @@ def _enlarged(images: Images) -> NDArray[np.uint8]:
     return to_uint8(images).repeat(factor, 1).repeat(factor, 2)
 
 
-def _fitted(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+def _wrapped(text: str, width: int, font: Font) -> list[str]:
+    """The text in at most `LINES` lines of `width` pixels; what does not fit is cut with an ellipsis."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    kept = lines[:LINES]
+    return [
+        _cut(line, width, font, more=number == LINES - 1 and len(lines) > LINES) for number, line in enumerate(kept)
+    ]
+
+
+def _cut(line: str, width: int, font: Font, *, more: bool) -> str:
+    if not more and font.getlength(line) <= width:
+        return line
+    while line and font.getlength(line + "…") > width:
+        line = line[:-1]
+    return line.rstrip() + "…"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .structure import is_whole
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no others: Pillow would start ghostscript for EPS
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256 << 20
@@ -99,12 +101,12 @@ def _facts(image: Image.Image, data: bytes) -> Facts:
 
 def _native(image: Image.Image, data: bytes, orientation: int) -> bool:
     if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with further pictures behind it, from phones
-        return image.mode in ("RGB", "L")
+        return image.mode in ("RGB", "L") and is_whole(data, "JPEG")
     if getattr(image, "is_animated", False) or orientation != 1:
         return False
-    if image.format == "PNG":
-        return data[24] <= 8  # bit depth: DALI clips 16 bits
-    return image.format == "WEBP"
+    if image.format == "PNG" and data[24] > 8:  # bit depth: DALI clips 16 bits
+        return False
+    return is_whole(data, image.format or "")
 
 
 def _orientation(image: Image.Image) -> tuple[int, bool]:

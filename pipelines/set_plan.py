@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Annotated, Literal, TypeVar
 
@@ -155,8 +155,3 @@ def _shard(items: tuple[Item, ...], shard: str) -> Unit:
 def chunks(sequence: Sequence[T], size: int) -> list[Sequence[T]]:
     """The sequence in parts of `size`, the last one shorter."""
     return [sequence[start : start + size] for start in range(0, len(sequence), size)]
-
-
-def resolved(settings: BuildSettings) -> dict[str, object]:
-    """The settings in plain types."""
-    return asdict(settings)

@@ -9,9 +9,10 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from .loader import ImageLoader, image_loader
 from .manifest import Record, journal_path, line, read_records, write_manifest
 from .scan import BadFile, cpus
 from .set_files import make, missing, write_image, write_shard
-from .set_plan import BuildSettings, Item, Sources, Unit, chunks, plan, resolved
+from .set_plan import BuildSettings, Item, Sources, Unit, chunks, plan
 from .stylize_batches import Job, run, schedule
 
 DESCRIPTION = "build.json"
@@ -139,17 +140,15 @@ class Builder:
     def _describe(self, images: Sequence[Sources], styles: Sources | None) -> None:
         """Write `build.json`, or compare with the one there: a set has one recipe."""
         path = self.out / DESCRIPTION
-        settings = resolved(self.settings) | {
-            "stylizer": {"name": self.stylizer.name, "sha256": self.stylizer.digest},
-            "styles": None if styles is None else "external",
+        settings = asdict(self.settings) | {
+            "stylizer": f"{self.stylizer.name} (sha256 {self.stylizer.digest[:16]})",
+            "styles": styles is not None,
         }
         per_copy = [-(-len(source.listing) // self.settings.shard_size) for source in images]
         if path.exists():
             before = json.loads(path.read_text())
-            changed = [name for name, value in settings.items() if before["settings"].get(name) != value]
-            if changed:
-                flags = ", ".join(f"--{name.replace('_', '-')} {before['settings'].get(name)}" for name in changed)
-                raise ValueError(f"{self.out} holds a set built with {flags}; give the same or another OUT")
+            if before["settings"] != settings:
+                raise ValueError(f"{self.out} holds a set built with {_differences(before['settings'], settings)}")
             # As many shards as at first: the borders stay where they were when images are added.
             per_copy = before["shards"] if len(before["shards"]) == len(per_copy) else per_copy
         elif any(entry.name != ".lock" for entry in self.out.iterdir()):
@@ -235,6 +234,11 @@ class _Collector:
                 safe += [record for record, _ in whole]
                 del self.waiting[unit.shard]
         return safe
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    flags = [f"--{name.replace('_', '-')} {before.get(name)}" for name in now if before.get(name) != now[name]]
+    return f"{' '.join(flags)}; give the same, or another OUT"
 
 
 def digests(loader: ImageLoader) -> list[str]:

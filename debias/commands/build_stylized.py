@@ -59,7 +59,7 @@ def command(
     if dry_run:
         common = {"source": source, "out": str(out), "stylizer": stylizer, "styles": styles, "batch_size": batch_size}
         return print_settings(common | {"engine": engine, "device": device, "strict": strict} | asdict(settings))
-    with _Reporter() as reporter:
+    with Reporter() as reporter:
         builder = Builder(
             source=source,
             out=out,
@@ -98,7 +98,7 @@ def _say_done(built: Built, seconds: float, out: Path, rank: int) -> None:
         click.echo(f"{built.images} images with both labels in {out}/manifest.jsonl")
 
 
-class _Reporter:
+class Reporter:
     """The builder's progress, from its first call on: before it the sources were checked."""
 
     def __init__(self) -> None:
@@ -106,13 +106,14 @@ class _Reporter:
         self.start = self.seconds = 0.0
 
     def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` images are there."""
         if self.progress is None:
             self.start = time.monotonic()
             self.progress = Progress(total, "images", done).__enter__()
         self.progress.advance(done - self.progress.done)
         self.seconds = time.monotonic() - self.start
 
-    def __enter__(self) -> "_Reporter":
+    def __enter__(self) -> "Reporter":
         return self
 
     def __exit__(self, *error: Any) -> None:
