@@ -86,7 +86,9 @@ class _Feed:
 def _pipeline(feed: _Feed, size: tuple[int, int], batch_size: int, device: torch.device, threads: int) -> Any:
     fn, types = dali.fn, dali.types
     gpu = device.type == "cuda"
-    number = (device.index or 0) if gpu else None
+    number = None
+    if gpu:
+        number = torch.cuda.current_device() if device.index is None else device.index
     with dali.Pipeline(batch_size, threads, number, prefetch_queue_depth=AHEAD) as pipeline:
         files, corner, shape, resize, top, left, flip = fn.external_source(source=feed, batch=True, num_outputs=7)
         images = fn.decoders.image_slice(

@@ -1,7 +1,6 @@
 """`image_loader`: batches of an image folder, shards or `shapes`, the same from either engine."""
 
 import copy
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -12,12 +11,11 @@ import torch
 
 from debias.style_transfer import Images
 
+from .engines import engine_batches, pick_engine
 from .listing import Listing, list_images
 from .sampler import Draws, EvalDraws, Ints, TrainDraws, epoch_order, step_slices
-from .scan import BadFile, cpus, scan
+from .scan import BadFile, scan
 from .view import Labels
-
-ENGINES = ("auto", "dali", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -79,23 +77,6 @@ def image_loader(
         strict=strict,
         progress=progress,
     )
-
-
-def pick_engine(engine: str) -> str:
-    """Return `dali` or `torchvision`; `auto` is DALI where it imports. Raises ValueError for what is not there."""
-    if engine not in ENGINES:
-        raise ValueError(f"--engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if engine == "torchvision":
-        return engine
-    try:
-        importlib.import_module("nvidia.dali")
-    except Exception as error:  # a broken installation raises what it likes
-        if engine == "dali":
-            raise ValueError(
-                f"--engine dali: DALI does not import ({error}); install nvidia-dali-cuda130 or use torchvision"
-            ) from None
-        return "torchvision"
-    return "dali"
 
 
 class ImageLoader:
@@ -196,9 +177,9 @@ class ImageLoader:
         """
         mine = self.state_dict()
         for key, name in (("seed", "--seed"), ("batch_size", "--batch-size"), ("digest", "the images of --data")):
-            if state[key] != mine[key]:
+            if state.get(key) != mine[key]:
                 raise ValueError(
-                    f"cannot resume: {name} was {state[key]}, now {mine[key]}; use what the run began with"
+                    f"cannot resume: {name} was {state.get(key)}, now {mine[key]}; use what the run began with"
                 )
         self.epoch = int(state["epoch"])
         self._first = self._done = int(state["batches"])
@@ -216,7 +197,9 @@ class ImageLoader:
                 steps.append(step)
                 yield self._draws(indices, self._scan.shapes[indices], epoch)
 
-        for draws, images in self._images(plans()):
+        share = -(-self.batch_size // self.world_size)
+        made = engine_batches(self.engine, self._scan, plans(), self.size, share, self.device, self.workers)
+        for draws, images in made:
             self._done = steps.pop(0) + 1
             indices = torch.from_numpy(draws.indices)
             labels = torch.from_numpy(self.listing.labels[draws.indices])
@@ -229,16 +212,6 @@ class ImageLoader:
         if self.train:
             order = epoch_order(count, self.seed, epoch)
         return step_slices(order, self.batch_size, self.rank, self.world_size, first, drop_last=self.train)
-
-    def _images(self, plans: Iterator[Draws]) -> Iterator[tuple[Draws, Images]]:
-        if self.engine == "dali":
-            from . import dali_engine
-
-            share = -(-self.batch_size // self.world_size)
-            return dali_engine.batches(self._scan, plans, self.size, share, self.device, self.workers or cpus())
-        from . import torchvision_engine
-
-        return torchvision_engine.batches(self._scan, plans, self.size, self.device, self.workers)
 
 
 def _check(

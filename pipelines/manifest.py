@@ -5,6 +5,7 @@ end. A line counts as done if it was made from the same things (`recipe`) and th
 """
 
 import json
+import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -31,6 +32,26 @@ class Record:
 
 
 _FIELDS = frozenset(field.name for field in fields(Record))
+
+
+class Journal:
+    """The journal of one process; its threads add to it, and a kill loses no more than the line being written."""
+
+    def __init__(self, out: Path, rank: int) -> None:
+        self._file = journal_path(out, rank).open("a", encoding="utf-8", errors="surrogateescape")
+        self._lock = threading.Lock()
+        if self._file.tell():
+            self._file.write("\n")  # ends a line that a kill cut short
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Append records of images that are on the disk."""
+        with self._lock:
+            self._file.writelines(map(line, records))
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def line(record: Record) -> str:

@@ -8,7 +8,7 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Sequence
 
-VIRTUAL = 64  # places of each external style in the ring: loads then differ by an eighth or so, not by a factor of ten
+VIRTUAL = 256  # places of each external style in the ring: loads then differ by a sixteenth or so, not by tenfold
 
 
 def ring_key(seed: int, copy: int, path: str) -> bytes:

@@ -42,7 +42,7 @@ def inspect(data: bytes) -> Facts:
     try:
         with _open(data) as image:
             facts = _facts(image, data)
-            # At an eighth of the size a JPEG is still read to its end, at a third of the time.
+            # At an eighth of the size a JPEG is still read to its end, in two thirds of the time.
             image.draft(None, (1, 1))
             image.load()
             return facts

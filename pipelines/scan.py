@@ -3,11 +3,11 @@
 Verdicts are kept in the user's cache folder by (name, size, mtime), so that a second start reads nothing.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import stat
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from debias.style_transfer.files import atomic_file, cache_folder
 
 from .listing import NOT_A_FILE, Listing
 from .pixels import MAX_BYTES, BadImageError, Facts, decode, inspect, reencode
@@ -100,7 +102,7 @@ def scan(
 def cpus() -> int:
     """Return the CPUs this process may use, shared with the other processes of a torchrun on this machine."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
 
 
 def _sort_out(listing: Listing, verdicts: list[Facts | str], strict: bool) -> Scan:
@@ -155,9 +157,8 @@ def _why_no_file(path: str) -> str:
 
 
 def _cache_file(listing: Listing) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(os.fsencode(os.path.abspath(listing.root))).hexdigest()
-    return home / "debias" / "scan" / f"{digest[:32]}.jsonl"
+    return cache_folder() / "scan" / f"{digest[:32]}.jsonl"
 
 
 def _read_cache(listing: Listing) -> dict[str, tuple[int, int, Facts | str]]:
@@ -184,19 +185,9 @@ def _verdict(rest: list[str | int]) -> Facts | str:
 
 def _write_cache(listing: Listing, verdicts: list[Facts | str]) -> None:
     """Replace the cache in one step; a folder that cannot be written costs the next start its time, nothing else."""
-    try:
-        target = _cache_file(listing)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
-    except (OSError, RuntimeError):
-        return
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(json.dumps({"version": VERSION}) + "\n")
-            file.writelines(_cache_lines(listing, verdicts))
-        os.replace(temporary, target)
-    except OSError:
-        os.unlink(temporary)
+    with contextlib.suppress(OSError, RuntimeError), atomic_file(_cache_file(listing), durable=False) as file:
+        file.write(json.dumps({"version": VERSION}).encode() + b"\n")
+        file.writelines(line.encode() for line in _cache_lines(listing, verdicts))
 
 
 def _cache_lines(listing: Listing, verdicts: list[Facts | str]) -> Iterator[str]:

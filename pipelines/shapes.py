@@ -20,6 +20,7 @@ from PIL import Image
 
 from debias.pipelines.silhouettes import SILHOUETTES, Mask, mask
 from debias.pipelines.textures import PATTERNS, tones
+from debias.style_transfer.files import cache_folder
 
 RECIPE = 1
 """Raise it with every change that moves a pixel: the cached sets of older versions are then left alone."""
@@ -149,8 +150,7 @@ def folder(seed: int = 0) -> Path:
     Two processes may ask at once: both write, the first to finish wins, and their images are the same.
     """
     digest = hashlib.sha256(repr((RECIPE, SIZE, SPLITS, TEXTURE_OF)).encode()).hexdigest()[:8]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = cache / "debias" / f"shapes-{digest}" / f"seed-{seed}"
+    path = cache_folder() / f"shapes-{digest}" / f"seed-{seed}"
     if not path.exists():
         try:
             write(path, seed)

@@ -28,7 +28,8 @@ class StyleBank:
     def push(self, statistics: Statistics, targets: Targets) -> None:
         """Keep the styles of a batch; the oldest beyond the capacity are forgotten."""
         new = (statistics.mean, statistics.std, targets)
-        rows = new if self._rows is None else tuple(map(torch.cat, zip(self._rows, new, strict=True)))
+        # Copied even when they are the first: the caller may change the targets in place.
+        rows = tuple(map(torch.cat, zip(self._rows, new, strict=True) if self._rows else zip(new, strict=True)))
         self._rows = (rows[0][-self.capacity :], rows[1][-self.capacity :], rows[2][-self.capacity :])
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> tuple[Statistics, Targets]:

@@ -7,8 +7,10 @@ outputs and those that take its style.
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +25,7 @@ from debias.style_transfer.files import folder_lock, write_atomically
 
 from .listing import split_names
 from .loader import ImageLoader, image_loader
-from .manifest import Record, journal_path, line, read_records, write_manifest
+from .manifest import Journal, Record, read_records, write_manifest
 from .scan import BadFile, cpus
 from .set_files import make, missing, write_image, write_shard
 from .set_plan import BuildSettings, Item, Sources, Unit, chunks, plan
@@ -97,13 +99,11 @@ class Builder:
         self.group.wait()  # all have read the journals before any is written
         total = found + sum(len(items) for units in todo for _, items in units)
         self.progress(found, total)
-        with journal_path(self.out, self.group.rank).open("a", encoding="utf-8", errors="surrogateescape") as journal:
+        with closing(Journal(self.out, self.group.rank)) as journal:
             done = found
             for (_, loader), units in zip(loaders, todo, strict=True):
-                for made in self._make(loader, styles_loader, units):
-                    journal.writelines(map(line, made))
-                    journal.flush()
-                    done += len(made)
+                for made in self._make(loader, styles_loader, units, journal):
+                    done += made
                     self.progress(done, total)
         self.group.wait()
         if self.group.rank == 0:
@@ -171,9 +171,13 @@ class Builder:
         return found, todo
 
     def _make(
-        self, loader: ImageLoader, styles_loader: ImageLoader | None, todo: list[tuple[Unit, tuple[Item, ...]]]
-    ) -> Iterator[list[Record]]:
-        """Make what is missing of one split; yields the records of what is on the disk."""
+        self,
+        loader: ImageLoader,
+        styles_loader: ImageLoader | None,
+        todo: list[tuple[Unit, tuple[Item, ...]]],
+        journal: Journal,
+    ) -> Iterator[int]:
+        """Make what is missing of one split; yields how many images each step made."""
         items = [item for _, lacking in todo for item in lacking]
         external = self._style_statistics(styles_loader, items) if styles_loader is not None else None
         ordinal = {style: row for row, style in enumerate(sorted({item.style for item in items}))}
@@ -187,20 +191,16 @@ class Builder:
             batches += chunks(jobs, self.batch_size)
         steps = schedule(batches, self.batch_size, external is not None)
         images = loader.with_order([index for step in steps for index in step.images])
-        collect = _Collector(self.out, todo)
+        collector = _Collector(self.out, todo, journal)
 
-        def finish(job: Job, pixels: NDArray[np.uint8]) -> tuple[Record, bytes]:
-            record, data = make(items[job.key], pixels, self.settings.encoding)
-            if self.settings.format == "folder":
-                write_image(self.out, record, data)
-                return record, b""
-            return record, data
+        def finish(job: Job, pixels: NDArray[np.uint8]) -> None:
+            collector.add(*make(items[job.key], pixels, self.settings.encoding))
 
         stream = (batch.images for batch in images)
         threads = cpus() if self.device == "cpu" else 2
         alpha = self.settings.alpha
         for made in run(steps, stream, self.stylizer, finish, alpha=alpha, external=external, threads=threads):
-            yield collect(made)
+            yield len(made)
 
     def _style_statistics(self, loader: ImageLoader, items: Sequence[Item]) -> Statistics:
         """The statistics of the external styles that `items` take, in the order of their numbers."""
@@ -212,28 +212,30 @@ class Builder:
 
 
 class _Collector:
-    """Gathers images until their shard is whole and on the disk; images of a folder are there already."""
+    """Writes and records each image at once, or holds it until its shard is whole; called by several threads."""
 
-    def __init__(self, out: Path, todo: list[tuple[Unit, tuple[Item, ...]]]) -> None:
-        self.out = out
+    def __init__(self, out: Path, todo: list[tuple[Unit, tuple[Item, ...]]], journal: Journal) -> None:
+        self.out, self.journal = out, journal
         self.units = {item.record.file: unit for unit, _ in todo if unit.shard for item in unit.items}
-        self.waiting: dict[str, dict[str, tuple[Record, bytes]]] = {}
+        self.held: dict[str, dict[str, tuple[Record, bytes]]] = {}
+        self.lock = threading.Lock()
 
-    def __call__(self, made: Sequence[tuple[Record, bytes]]) -> list[Record]:
-        """Take what one step made; the records that are safe now."""
-        if not self.units:
-            return [record for record, _ in made]
-        safe: list[Record] = []
-        for record, data in made:
-            unit = self.units[record.file]
-            held = self.waiting.setdefault(unit.shard, {})
+    def add(self, record: Record, data: bytes) -> None:
+        """Take one finished image."""
+        unit = self.units.get(record.file)
+        if unit is None:
+            write_image(self.out, record, data)
+            self.journal.add([record])
+            return
+        with self.lock:
+            held = self.held.setdefault(unit.shard, {})
             held[record.file] = record, data
-            if len(held) == len(unit.items):
-                whole = [held[item.record.file] for item in unit.items]
-                write_shard(self.out, unit.shard, whole)
-                safe += [record for record, _ in whole]
-                del self.waiting[unit.shard]
-        return safe
+            if len(held) < len(unit.items):
+                return
+            del self.held[unit.shard]
+        whole = [held[item.record.file] for item in unit.items]
+        write_shard(self.out, unit.shard, whole)
+        self.journal.add([made for made, _ in whole])
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -32,9 +32,9 @@ class Compact(Network):
         self.to_coarse = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
         self.encode_coarse = Residual(coarse)
         self.decode_coarse = Residual(coarse)
-        self.from_coarse = nn.Conv2d(coarse, 4 * middle, 1)
+        self.from_coarse = nn.Conv2d(coarse, middle, 1)
         self.decode_middle = nn.Sequential(Residual(middle), Residual(middle))
-        self.from_middle = nn.Conv2d(middle, 4 * fine, 1)
+        self.from_middle = nn.Conv2d(middle, fine, 1)
         self.decode_fine = nn.Sequential(Residual(fine), Residual(fine))
         self.head = nn.Conv2d(fine, pixels, 3, padding=1)
         for layer in (self.stem, self.head):
@@ -53,8 +53,9 @@ class Compact(Network):
     def decode(self, features: list[Tensor]) -> Tensor:
         """Images of the features, not clamped."""
         fine, middle, coarse = features
-        middle = middle + F.pixel_shuffle(self.from_coarse(self.decode_coarse(coarse)), 2)
-        fine = fine + F.pixel_shuffle(self.from_middle(self.decode_middle(middle)), 2)
+        # Repeated, not shuffled from channels: a pixel shuffle writes its own grid, and the level below has the detail.
+        middle = middle + F.interpolate(self.from_coarse(self.decode_coarse(coarse)), scale_factor=2)
+        fine = fine + F.interpolate(self.from_middle(self.decode_middle(middle)), scale_factor=2)
         return depth_to_space(self.head(self.decode_fine(fine)))
 
 

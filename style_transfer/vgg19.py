@@ -16,6 +16,7 @@ from .network import Network
 # convolution of each group.
 _ENCODER = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, 256, "pool", 512)
 _DECODER = (256, "up", 256, 256, 256, 128, "up", 128, 64, "up", 64)
+_TORCHVISION = (0, 2, 5, 7, 10, 12, 14, 16, 19)  # positions of the same convolutions in its `features`
 _TORCHVISION_MEAN = (0.485, 0.456, 0.406)
 _TORCHVISION_STD = (0.229, 0.224, 0.225)
 
@@ -88,9 +89,10 @@ def decoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_torchvision(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    theirs = [key for key in state if key.startswith("features.")]
+    # By name: a safetensors file keeps no order.
+    theirs = [f"features.{position}.{kind}" for position in _TORCHVISION for kind in ("weight", "bias")]
     ours = [key for key in own if not key.startswith("0.")]
-    taken = {key: state[name] for key, name in zip(ours, theirs, strict=False)}
+    taken = {key: state[name] for key, name in zip(ours, theirs, strict=True) if name in state}
     if len(taken) != len(ours) or any(taken[key].shape != own[key].shape for key in ours):
         raise ValueError("features.* are not those of torchvision's vgg19")
     # torchvision's network expects normalised images; the 1x1 convolution in front does that.

@@ -91,6 +91,23 @@ def test_a_file_dali_alone_refuses_comes_from_pillow(photo_folder: Path, monkeyp
     assert loader._scan.convert[index]
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of odd metadata
+def test_mutated_files_that_pass_the_scan_pass_dali(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    files = {}
+    for number in range(300):
+        data = bytearray(KINDS[("rgb.jpg", "progressive.jpg", "palette.png", "lossy.webp")[number % 4]])
+        for place in rng.integers(2, min(620, len(data)), rng.integers(1, 4)):
+            data[place] = rng.integers(0, 256)
+        files[f"{number:03d}.jpg"] = bytes(data)
+    root = write(tmp_path / "mutated", files)
+    options: dict[str, Any] = {"size": 32, "batch_size": 20, "train": False}
+    loaders = [image_loader(root, engine=engine, **options) for engine in ("dali", "torchvision")]
+    assert 50 < len(loaders[0].bad) < 290
+    for ours, theirs in zip(*loaders, strict=True):
+        assert (ours.images - theirs.images).abs().max() * 255 < 1.01
+
+
 @pytest.mark.parametrize("content", [b"<html>", encoded(picture(20, 20), "JPEG"), None])
 def test_a_file_that_changes_under_way_is_named(photo_folder: Path, content: bytes | None) -> None:
     loader = image_loader(photo_folder, size=32, batch_size=3, train=False, engine="dali")

@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from debias.pipelines import Batch, ImageLoader, image_loader
-from debias.pipelines import loader as loader_module
+from debias.pipelines import engines as engines_module
 
 try:
     import nvidia.dali  # noqa: F401
@@ -341,7 +341,7 @@ def without_dali(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> Callable[..., object]:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(loader_module.importlib, "import_module", refuse)
+    monkeypatch.setattr(engines_module.importlib, "import_module", refuse)
 
 
 def test_without_dali_auto_says_torchvision_and_dali_is_an_error(

@@ -171,6 +171,26 @@ def test_reencoded_bytes_hold_the_same_pixels(kind: str) -> None:
     assert (np.asarray(decode(again)) == np.asarray(decode(data))).all()
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_whole_files_go_to_dali_as_they_are(kind: str) -> None:
+    assert not inspect(encoded(picture(20, 30), kind)).convert
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        JPEG[:20] + b"\0" + JPEG[20:],  # bytes between two segments: libjpeg skips them, DALI may crash
+        JPEG[:20] + b"\xff" + JPEG[20:],
+        encoded(picture(20, 30), "PNG")[:-12],  # no IEND
+        encoded(picture(20, 30), "WEBP", xmp=b"<x/>"),
+        encoded(picture(9, 9).convert("CMYK"), "JPEG"),
+    ],
+)
+def test_a_file_whose_bookkeeping_is_odd_goes_to_dali_as_pillows_pixels(data: bytes) -> None:
+    assert inspect(data).convert
+    assert not inspect(reencode(data)).convert
+
+
 def test_a_second_start_decodes_nothing_and_a_changed_file_again(
     photo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,49 @@
+"""The two engines behind one call; each is imported where it is used, so that a light import stays light."""
+
+import importlib
+from collections.abc import Iterator
+
+import torch
+
+from debias.style_transfer import Images
+
+from .sampler import Draws
+from .scan import Scan, cpus
+
+ENGINES = ("auto", "dali", "torchvision")
+
+
+def pick_engine(engine: str) -> str:
+    """Return `dali` or `torchvision`; `auto` is DALI where it imports. Raises ValueError for what is not there."""
+    if engine not in ENGINES:
+        raise ValueError(f"--engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if engine == "torchvision":
+        return engine
+    try:
+        importlib.import_module("nvidia.dali")
+    except Exception as error:  # a broken installation raises what it likes
+        if engine == "dali":
+            raise ValueError(
+                f"--engine dali: DALI does not import ({error}); install nvidia-dali-cuda130 or use torchvision"
+            ) from None
+        return "torchvision"
+    return "dali"
+
+
+def engine_batches(
+    engine: str,
+    source: Scan,
+    plans: Iterator[Draws],
+    size: tuple[int, int],
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+) -> Iterator[tuple[Draws, Images]]:
+    """Yield each plan (at most `batch_size` samples) with its images, float32 (n, 3, H, W) in [0, 1] on `device`."""
+    if engine == "dali":
+        from . import dali_engine
+
+        return dali_engine.batches(source, plans, size, batch_size, device, workers or cpus())
+    from . import torchvision_engine
+
+    return torchvision_engine.batches(source, plans, size, device, workers)

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+from debias.pipelines.manifest import MANIFEST, Journal, Record, journal_path, line, read_records, write_manifest
+
+
+def record(file: str, sha: str = "0") -> Record:
+    return Record(file, "église", None, f"a/{file}", "b/ü.jpg", 0.5, 1.0, sha, "recipe")
+
+
+def test_records_survive_the_way_through_a_file(tmp_path: Path) -> None:
+    records = [record("b.jpg"), record('a "quoted"\nname.jpg')]
+    write_manifest(tmp_path, records)
+    assert list(read_records(tmp_path).values()) == sorted(records, key=lambda r: r.file)
+    assert len((tmp_path / MANIFEST).read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_a_journal_adds_to_the_manifest_and_a_line_cut_short_is_passed_over(tmp_path: Path) -> None:
+    write_manifest(tmp_path, [record("a.jpg", "old"), record("b.jpg")])
+    whole, cut = line(record("a.jpg", "new")), line(record("c.jpg"))[:-20]
+    journal_path(tmp_path, 1).write_text(whole + "null\n[]\n{}\n" + cut)
+    found = read_records(tmp_path)
+    assert set(found) == {"a.jpg", "b.jpg"}
+    assert found["a.jpg"].sha256 == "new"
+
+
+def test_a_journal_goes_on_after_a_line_cut_short(tmp_path: Path) -> None:
+    journal_path(tmp_path, 0).write_text(line(record("a.jpg")) + line(record("b.jpg"))[:-9])
+    journal = Journal(tmp_path, 0)
+    journal.add([record("c.jpg")])
+    journal.close()
+    assert set(read_records(tmp_path)) == {"a.jpg", "c.jpg"}
+
+
+def test_the_manifest_replaces_the_journals(tmp_path: Path) -> None:
+    for rank in (0, 1):
+        journal_path(tmp_path, rank).write_text(line(record(f"{rank}.jpg")))
+    write_manifest(tmp_path, read_records(tmp_path).values())
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+
+
+def test_a_folder_without_records_has_none(tmp_path: Path) -> None:
+    assert read_records(tmp_path) == {}
