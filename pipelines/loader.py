@@ -130,6 +130,11 @@ class ImageLoader:
         return self._scan.bad
 
     @property
+    def digests(self) -> tuple[str, ...]:
+        """The sha256 of each usable file's bytes."""
+        return self._scan.digests
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names; a label is an index into them."""
         return self.listing.classes

@@ -5,6 +5,7 @@ composited, as DALI does), 16 bits scaled to 8 by value / 257. DALI has the same
 WebP; everything else it gets as PNG from Pillow (`reencode`).
 """
 
+import hashlib
 import io
 import re
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Facts:
-    """A decodable image: `height` and `width` upright, and whether DALI needs it as PNG from Pillow."""
+    """A decodable image: `height` and `width` upright, whether DALI needs it as PNG from Pillow, its bytes' sha256."""
 
     height: int
     width: int
     convert: bool
+    digest: str
 
 
 class BadImageError(Exception):
@@ -96,7 +98,8 @@ def _facts(image: Image.Image, data: bytes) -> Facts:
     height, width = image.height, image.width
     if orientation in (5, 6, 7, 8) and image.format != "TIFF":  # Pillow's TIFF is upright by itself
         height, width = width, height
-    return Facts(height, width, convert=not (seen_by_all and _native(image, data, orientation)))
+    convert = not (seen_by_all and _native(image, data, orientation))
+    return Facts(height, width, convert, hashlib.sha256(data).hexdigest())
 
 
 def _native(image: Image.Image, data: bytes, orientation: int) -> bool:

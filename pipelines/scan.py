@@ -11,7 +11,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from debias.style_transfer.files import atomic_file, cache_folder
 from .listing import NOT_A_FILE, Listing
 from .pixels import MAX_BYTES, BadImageError, Facts, decode, inspect, reencode
 
-VERSION = 1  # of the verdicts: raise it when `pixels` judges or measures otherwise
+VERSION = 2  # of the verdicts: raise it when `pixels` judges or measures otherwise
 SHOWN = 10
 
 
@@ -39,13 +39,15 @@ class BadFile:
 class Scan:
     """The usable samples of a listing with what the loader must know of each.
 
-    `shapes` (N, 2) int64 height, width upright; `convert` (N,) bool: DALI gets Pillow's pixels as PNG.
+    `shapes` (N, 2) int64 height, width upright; `convert` (N,) bool: DALI gets Pillow's pixels as PNG;
+    `digests` the sha256 of each file's bytes.
     """
 
     listing: Listing
     shapes: NDArray[np.int64]
     convert: NDArray[np.bool_]
     bad: tuple[BadFile, ...]
+    digests: tuple[str, ...]
 
     def read(self, index: int) -> bytes:
         """Return bytes that DALI decodes to the pixels of `decode`. Raises ValueError that names the file."""
@@ -120,6 +122,7 @@ def _sort_out(listing: Listing, verdicts: list[Facts | str], strict: bool) -> Sc
         shapes=np.array([(fact.height, fact.width) for fact in facts], dtype=np.int64).reshape(-1, 2),
         convert=np.array([fact.convert for fact in facts], dtype=np.bool_),
         bad=bad,
+        digests=tuple(fact.digest for fact in facts),
     )
 
 
@@ -179,8 +182,8 @@ def _rows(lines: Iterator[str]) -> Iterator[list[str | int]]:
 def _verdict(rest: list[str | int]) -> Facts | str:
     if len(rest) == 1:
         return str(rest[0])
-    height, width, convert = (int(value) for value in rest)
-    return Facts(height, width, bool(convert))
+    height, width, convert, digest = rest
+    return Facts(int(height), int(width), bool(convert), str(digest))
 
 
 def _write_cache(listing: Listing, verdicts: list[Facts | str]) -> None:
@@ -193,5 +196,5 @@ def _write_cache(listing: Listing, verdicts: list[Facts | str]) -> None:
 def _cache_lines(listing: Listing, verdicts: list[Facts | str]) -> Iterator[str]:
     for name, size, stamp, verdict in zip(listing.names, listing.sizes, listing.stamps, verdicts, strict=True):
         if size != NOT_A_FILE:
-            rest = [verdict] if isinstance(verdict, str) else [verdict.height, verdict.width, int(verdict.convert)]
+            rest = [verdict] if isinstance(verdict, str) else [*astuple(verdict)]
             yield json.dumps([name, int(size), int(stamp), *rest], separators=(",", ":")) + "\n"

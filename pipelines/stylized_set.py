@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ class Builder:
     def _build(self) -> Built:
         loaders = [(folder, self._loader(split)) for folder, split in self._splits()]
         styles, styles_loader = self._styles()
-        images = [Sources(loader.listing, digests(loader), folder) for folder, loader in loaders]
+        images = [Sources(loader.listing, loader.digests, folder) for folder, loader in loaders]
         if self.group.rank == 0:
             self._describe(images, styles)
         self.group.wait()
@@ -135,7 +134,7 @@ class Builder:
         if self.styles is None:
             return None, None
         loader = self._loader("train", flat=True)
-        return Sources(loader.listing, digests(loader)), loader
+        return Sources(loader.listing, loader.digests), loader
 
     def _describe(self, images: Sequence[Sources], styles: Sources | None) -> None:
         """Write `build.json`, or compare with the one there: a set has one recipe."""
@@ -241,13 +240,6 @@ class _Collector:
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     flags = [f"--{name.replace('_', '-')} {before.get(name)}" for name in now if before.get(name) != now[name]]
     return f"{' '.join(flags)}; give the same, or another OUT"
-
-
-def digests(loader: ImageLoader) -> list[str]:
-    """The sha256 of every source file's bytes."""
-    listing = loader.listing
-    with ThreadPoolExecutor(cpus()) as pool:
-        return list(pool.map(lambda index: sha256(listing.read(index)).hexdigest(), range(len(listing))))
 
 
 def _share(units: list[Unit], rank: int, world_size: int) -> list[Unit]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def channel_statistics(plane: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of one channel (H, W); the authors' code takes the unbiased variance and adds 1e-5."""
+    """Mean and standard deviation of one channel (H, W); the variance is unbiased, plus 1e-5 (authors' code)."""
     values = [float(value) for value in plane.flatten()]
     mean = sum(values) / len(values)
     variance = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
@@ -63,7 +63,7 @@ def style_loss(made: list[Tensor], styles: list[Tensor], floor: float) -> float:
 
 
 def closure(output: list[Tensor], content: list[Tensor], style: list[Tensor]) -> float:
-    """1 - d(output, style) / d(content, style) of feature maps; d over channel means and deviations in their spreads."""
+    """1 - d(output, style) / d(content, style); d over channel means and deviations, each in units of its spread."""
 
     def rows(maps: list[Tensor]) -> list[list[float]]:
         return [

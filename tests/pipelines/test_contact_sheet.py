@@ -5,7 +5,6 @@ from PIL import Image, ImageFont
 
 from debias.pipelines.contact_sheet import GAP, LINE, LINES, PAPER, SMALLEST, TEXT, contact_sheet, save_sheet, to_uint8
 
-
 HEIGHT, WIDTH = SMALLEST + 8, SMALLEST + 18  # large enough to be drawn as they are
 BELOW = GAP + LINES * LINE + 4  # a cell that has a caption
 

@@ -182,7 +182,7 @@ def test_shapes_types_and_sums(conflict):
 def test_soft_labels_need_no_number_of_classes(stylizer):
     images, labels = batch()
     CueConflict(stylizer)(images, one_hot(labels))
-    with pytest.raises(ValueError, match="^integer labels need num_classes$"):
+    with pytest.raises(ValueError, match=r"^integer labels need num_classes$"):
         CueConflict(stylizer)(images, labels)
 
 
@@ -206,9 +206,7 @@ def test_the_generator_alone_decides(stylizer, banked):
     images, labels = batch()
 
     def run(generator):
-        transform = CueConflict(
-            stylizer, CLASSES, p=0.5, generator=generator, bank=StyleBank() if banked else None
-        )
+        transform = CueConflict(stylizer, CLASSES, p=0.5, generator=generator, bank=StyleBank() if banked else None)
         return [transform(images, labels) for _ in range(3)]
 
     state = torch.get_rng_state()
@@ -306,5 +304,5 @@ def test_the_defaults_are_those_of_the_paper(stylizer):
 
 def test_labels_of_another_length_are_named(conflict):
     images, labels = batch()
-    with pytest.raises(ValueError, match="^6 images came with 5 labels$"):
+    with pytest.raises(ValueError, match=r"^6 images came with 5 labels$"):
         conflict(images, labels[:5])

@@ -75,7 +75,7 @@ def test_inputs_stay_as_they_were():
 
 
 def test_integer_labels_need_the_number_of_classes():
-    with pytest.raises(ValueError, match="^integer labels need num_classes$"):
+    with pytest.raises(ValueError, match=r"^integer labels need num_classes$"):
         soft_targets(LABELS)
 
 

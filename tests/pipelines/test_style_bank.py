@@ -58,9 +58,9 @@ def test_draws_are_even_and_the_generators_own():
 
 
 def test_an_empty_bank_and_no_capacity_are_refused():
-    with pytest.raises(ValueError, match="^the style bank is empty; push a batch first$"):
+    with pytest.raises(ValueError, match=r"^the style bank is empty; push a batch first$"):
         StyleBank().draw(1)
-    with pytest.raises(ValueError, match="^capacity must be 1 or more, got 0$"):
+    with pytest.raises(ValueError, match=r"^capacity must be 1 or more, got 0$"):
         StyleBank(0)
 
 

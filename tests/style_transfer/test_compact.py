@@ -1,16 +1,18 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from debias.style_transfer import Stylizer
-from debias.style_transfer.compact import BLOCK, Compact, Residual, depth_to_space, space_to_depth
+from debias.style_transfer.compact import COSINES, Compact, Residual, cosine_basis, depth_to_space, space_to_depth
 
 
 def pictures(count, height, width, seed=0):
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def new(widths=(48, 96, 128), *, perturbed=False):
+def new(widths=(32, 96, 128), *, perturbed=False):
     """A new network; as it starts as the identity, `perturbed` gives every layer something to do."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -25,36 +27,73 @@ def new(widths=(48, 96, 128), *, perturbed=False):
 # --- blocks of pixels -----------------------------------------------------------------------------------------------
 
 
-def test_blocks_go_through_row_column_colour():
-    images = pictures(2, 8, 12)
-    blocks = space_to_depth(images)
-    assert blocks.shape == (2, 48, 2, 3)
-    for row in range(8):
-        for column in range(12):
+@pytest.mark.parametrize("side", [4, 8])
+def test_blocks_go_through_row_column_colour(side):
+    images = pictures(2, 2 * side, 3 * side)
+    blocks = space_to_depth(images, side)
+    assert blocks.shape == (2, 3 * side**2, 2, 3)
+    for row in range(2 * side):
+        for column in range(3 * side):
             for colour in range(3):
-                channel = (row % BLOCK * BLOCK + column % BLOCK) * 3 + colour
-                found = blocks[:, channel, row // BLOCK, column // BLOCK]
+                channel = (row % side * side + column % side) * 3 + colour
+                found = blocks[:, channel, row // side, column // side]
                 assert torch.equal(found, images[:, colour, row, column])
 
 
+@pytest.mark.parametrize("side", [4, 8])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_depth_to_space_is_the_inverse(layout):
+def test_depth_to_space_is_the_inverse(layout, side):
     images = pictures(2, 16, 8).contiguous(memory_format=layout)
-    blocks = space_to_depth(images)
+    blocks = space_to_depth(images, side)
     assert blocks.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(depth_to_space(blocks), images)
-    assert torch.equal(space_to_depth(depth_to_space(blocks)), blocks)
+    assert torch.equal(depth_to_space(blocks, side), images)
+    assert torch.equal(space_to_depth(depth_to_space(blocks, side), side), blocks)
+
+
+# --- the spectrum ---------------------------------------------------------------------------------------------------
+
+
+def test_the_cosine_basis_is_orthonormal():
+    for side in (2, 4, 8):
+        basis = cosine_basis(side)
+        torch.testing.assert_close(basis @ basis.T, torch.eye(3 * side**2), rtol=0, atol=1e-5)
+
+
+def test_the_cosine_basis_equals_the_plain_loop():
+    """The orthonormal cosine transform, type II, in rows and columns; brightness and two opponent colours."""
+    side, basis = 4, cosine_basis(4)
+    colours = ((1, 1, 1), (1, -1, 0), (1, 1, -2))
+    for a in range(side):
+        for b in range(side):
+            for c, colour in enumerate(colours):
+                row = basis[(a * side + b) * 3 + c].view(side, side, 3)
+                scale = math.sqrt((1 if a else 0.5) * (1 if b else 0.5)) * 2 / side / math.hypot(*colour)
+                for i in range(side):
+                    for j in range(side):
+                        wave = math.cos(math.pi * (i + 0.5) * a / side) * math.cos(math.pi * (j + 0.5) * b / side)
+                        for d in range(3):
+                            assert float(row[i, j, d]) == pytest.approx(scale * wave * colour[d], abs=1e-6)
+
+
+def test_the_first_level_is_the_spectrum():
+    grey = torch.full((1, 3, 16, 16), 0.5)
+    spectrum = new().encode(grey)[0]
+    assert spectrum[:, 0].allclose(torch.tensor(0.5 * COSINES * 3**0.5))  # brightness, no wave
+    assert spectrum[:, 1:].abs().max() < 1e-5
+    images = pictures(2, 16, 24)
+    energy = new().encode(images)[0].square().sum((1, 2, 3))
+    torch.testing.assert_close(energy, images.square().sum((1, 2, 3)))
 
 
 # --- the network ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("widths", [(48, 96, 128), (64, 8, 8)])
+@pytest.mark.parametrize("widths", [(32, 96, 128), (8, 8, 8)])
 def test_a_new_network_is_the_identity_at_alpha_zero(widths):
     network, images = new(widths), pictures(2, 32, 48)
-    torch.testing.assert_close(network.decode(network.encode(images)), images, rtol=0, atol=1e-6)
+    torch.testing.assert_close(network.decode(network.encode(images)), images, rtol=0, atol=1e-5)
     out = Stylizer(network)(images, images.flip(0), alpha=0.0)
-    torch.testing.assert_close(out, images, rtol=0, atol=1e-6)
+    torch.testing.assert_close(out, images, rtol=0, atol=1e-5)
 
 
 def test_a_new_network_transfers_colours_at_alpha_one():
@@ -63,10 +102,10 @@ def test_a_new_network_transfers_colours_at_alpha_one():
     torch.testing.assert_close(out.mean((2, 3)), images.flip(0).mean((2, 3)), rtol=0, atol=1e-4)
 
 
-def test_levels_lie_at_strides_4_8_and_16():
+def test_levels_lie_at_strides_8_8_and_16():
     network = new((8, 12, 20))
     levels = network.encode(pictures(2, 64, 32))
-    assert [tuple(level.shape) for level in levels] == [(2, 8, 16, 8), (2, 12, 8, 4), (2, 20, 4, 2)]
+    assert [tuple(level.shape) for level in levels] == [(2, 192, 8, 4), (2, 12, 8, 4), (2, 20, 4, 2)]
     assert network.decode(levels).shape == (2, 3, 64, 32)
     assert network.stride == network.smallest == 16
 
@@ -90,6 +129,32 @@ def test_every_parameter_is_used():
 def test_a_residual_block_is_the_identity_at_the_start():
     features = torch.randn(1, 6, 5, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(Residual(6)(features), features)
+
+
+def test_a_residual_block_adds_what_its_convolutions_make():
+    block = new((8, 8, 8), perturbed=True).encode_fine
+    features = torch.randn(1, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(block(features) - features, block.second(block.first(features).relu()))
+
+
+def test_the_learned_levels_are_their_plain_form():
+    network, images = new((8, 8, 8), perturbed=True), pictures(1, 32, 32)
+    fine = network.encode_fine(network.stem(space_to_depth(images, 4)).relu())
+    middle = network.encode_middle(network.to_middle(fine).relu())
+    coarse = network.encode_coarse(network.to_coarse(middle).relu())
+    torch.testing.assert_close(network.encode(images)[1:], [middle, coarse])
+
+
+def test_the_decoder_corrects_the_image_of_the_spectrum():
+    network = new((8, 8, 8), perturbed=True)
+    spectrum, middle, coarse = network.encode(pictures(1, 32, 32))
+    base = depth_to_space(torch.einsum("fp,bfhw->bphw", cosine_basis(COSINES), spectrum), COSINES)
+    middle_up = network.from_coarse(network.decode_coarse(coarse)).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    above = network.from_middle(network.decode_middle(middle + middle_up))
+    above = above.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    fine = (network.from_base(space_to_depth(base, 4)) + above).relu()
+    expected = base + depth_to_space(network.head(network.decode_fine(fine)), 4)
+    torch.testing.assert_close(network.decode([spectrum, middle, coarse]), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_default_network_fits_into_six_megabytes():

@@ -118,14 +118,16 @@ def test_no_photo_takes_its_own_style(photos, textures):
 
 
 def test_a_few_steps_lower_the_loss_and_leave_the_judge():
-    fit = new_fit(replace(SMALL, lr=3e-3, steps=20))
+    fit = new_fit(replace(SMALL, lr=1e-2, steps=20))
+    nn.init.constant_(fit.network.get_parameter("head.bias"), 0.3)  # a new network has little to mend
     judge = {name: value.clone() for name, value in fit.loss_network.state_dict().items()}
     photos, textures = batch(0)
     losses = [fit.advance(photos, textures) for _ in range(12)]
     assert fit.step == 12
     assert all(value.isfinite() for step in losses for value in step.values())
     assert not any(value.requires_grad for step in losses for value in step.values())
-    assert losses[-1]["style"] < losses[0]["style"]
+    for name in ("style", "filters", "identity"):
+        assert losses[-1][name] < losses[0][name]
     assert all(torch.equal(value, judge[name]) for name, value in fit.loss_network.state_dict().items())
 
 
@@ -155,6 +157,28 @@ def test_alpha_zero_is_judged_by_the_photo_itself():
     assert without["identity"] == 0
     # Its first stylised images are the same either way.
     torch.testing.assert_close(without["style"], losses["style"], rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("weight", ["style_weight", "filter_weight", "identity_weight"])
+def test_every_weight_has_a_say(weight):
+    ours, theirs = new_fit(), new_fit(replace(SMALL, **{weight: 0.0}))
+    for step in range(3):
+        ours.advance(*batch(step))
+        theirs.advance(*batch(step))
+    moved = [not torch.equal(a, b) for a, b in zip(ours.parameters, theirs.parameters, strict=True)]
+    assert any(moved)
+
+
+def test_the_spread_of_the_styles_is_a_slow_average():
+    fit = new_fit()
+    fit.advance(*batch(0))
+    first = [level.mean for level in fit.spread]
+    fit.advance(*batch(1))
+    other = new_fit()
+    other.step = 1  # the same window as the second step's
+    other.advance(*batch(1))
+    for now, before, alone in zip(fit.spread, first, other.spread, strict=True):
+        torch.testing.assert_close(now.mean, 0.99 * before + 0.01 * alone.mean, rtol=1e-4, atol=1e-6)
 
 
 def test_the_learning_rate_follows_a_cosine():
@@ -262,7 +286,12 @@ def test_the_published_judge_has_four_levels(tmp_path):
     encoder = seeded(Vgg19).encoder
     torch.save(encoder.state_dict(), path)
     levels = LossNetwork.load(path)(pictures(1))
-    assert [tuple(level.shape) for level in levels] == [(1, 64, 32, 32), (1, 128, 16, 16), (1, 256, 8, 8), (1, 512, 4, 4)]
+    assert [tuple(level.shape) for level in levels] == [
+        (1, 64, 32, 32),
+        (1, 128, 16, 16),
+        (1, 256, 8, 8),
+        (1, 512, 4, 4),
+    ]
     torch.testing.assert_close(levels[-1], encoder(pictures(1)))
     torch.save({"0.weight": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=r"^\S*vgg_normalised.pth: not a loss network: neither the layout"):

@@ -25,7 +25,7 @@ def one_thread():
 
 
 def drawn(network):
-    """Random weights whose images lie in [0, 1] for the most part; a new `Compact`, the identity, would hide mistakes."""
+    """Random weights whose images lie mostly in [0, 1]; a new `Compact`, the identity, would hide mistakes."""
     network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(0)
     for layer in network.modules():
@@ -61,7 +61,8 @@ class Counting(Network):
 
     def __init__(self, network):
         super().__init__()
-        self.network, self.stride, self.smallest = network, network.stride, network.smallest
+        self.network: Network = network
+        self.stride, self.smallest = network.stride, network.smallest
         self.encoded: list[int] = []
         self.decoded: list[int] = []
 
@@ -289,9 +290,9 @@ WRONG = {
     "got torch.int64": lambda s: s.restyle(IMAGES.long(), PARTNERS),
     "partners must be .3,., one for each image, got .2,.": lambda s: s.restyle(IMAGES, PARTNERS[:2]),
     "one for each image, got .3, 1.": lambda s: s.restyle(IMAGES, PARTNERS[:, None]),
-    "styles must be .3 or 1, 272. .* got .2, 272.": lambda s: s(IMAGES, IMAGES[:2]),
-    "styles must be .3 or 1, 272. .* got .3, 512.": lambda s: s.restyle_to(
-        IMAGES, Statistics(torch.zeros(3, 512), torch.ones(3, 512))
+    "styles must be .3 or 1, [0-9]+. .* got .2, [0-9]+.": lambda s: s(IMAGES, IMAGES[:2]),
+    "styles must be .3 or 1, [0-9]+. .* got .3, 5.": lambda s: s.restyle_to(
+        IMAGES, Statistics(torch.zeros(3, 5), torch.ones(3, 5))
     ),
 }
 

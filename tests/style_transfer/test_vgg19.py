@@ -64,7 +64,7 @@ def test_the_published_encoder_is_cut_after_relu4_1(images):
     assert list(own) == [f"{position}.{kind}" for position in ENCODER for kind in ("weight", "bias")]
     network = encoder().requires_grad_(False)
     network.load_state_dict(own)
-    assert torch.equal(network[29].weight, state["29.weight"])
+    assert torch.equal(network.get_parameter("29.weight"), state["29.weight"])
     assert len(network) == 31
     assert encoder_state(own).keys() == own.keys()  # a file cut already
     relu4_1 = network(images)
@@ -77,6 +77,7 @@ def test_the_encoder_equals_its_plain_form(images):
     state = published(ENCODER)
     network = encoder().requires_grad_(False)
     network.load_state_dict(encoder_state(state))
+    images = images[:, :, :30, :44]  # odd sides on the way: the pools round up
     x = F.conv2d(images, state["0.weight"], state["0.bias"])
     for position in list(ENCODER)[1:]:
         if position in (9, 16, 29):

@@ -1,0 +1,51 @@
+"""Photos to run commands on, a stylizer that needs no fitting, and a way to run a command as a user does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from pictures import picture
+from stylizers import save_untrained
+
+from debias.cli import main
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, the current one, so that commands name files as in the README."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def photos(folder: Path) -> Path:
+    """`photos/`: 12 JPEGs in 3 classes."""
+    for index in range(12):
+        place = folder / "photos" / ("n01440764_tench", "church", "garbage_truck")[index % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        picture(60 + 7 * index, 110 - 5 * index, seed=index).save(place / f"{index:02d}.jpg", quality=92)
+    return folder / "photos"
+
+
+@pytest.fixture(scope="session")
+def stylizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of fit-stylizer with weights that were never fitted."""
+    path = tmp_path_factory.mktemp("stylizer") / "untrained.safetensors"
+    save_untrained(path)
+    return str(path)
+
+
+@pytest.fixture
+def run() -> Run:
+    """Run `debias` with these arguments in this process."""
+    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="debias")
+
+
+@pytest.fixture
+def build(run: Run, stylizer: str) -> Run:
+    """Run `debias build-stylized` on small images."""
+    common = ("--stylizer", stylizer, "--size", 32, "--batch-size", 4, "--engine", "torchvision")
+    return lambda *arguments: run("build-stylized", *common, *arguments)
