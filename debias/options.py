@@ -45,6 +45,17 @@ def print_settings(values: Mapping[str, Any]) -> None:
     click.echo(json.dumps(values, indent=2, default=str))
 
 
+def check_device(device: str) -> None:
+    """Raise ValueError for a device that this machine lacks."""
+    import torch  # not at the top: `debias --help` answers without it
+
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {device!r}")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
+
+
 def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[Any], Any]:
     flag = "--" + field.name.replace("_", "-")
     required = field.default is dataclasses.MISSING

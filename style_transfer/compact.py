@@ -1,41 +1,35 @@
-"""The default stylizer network: AdaIN on the cosine spectrum of 8x8 blocks and on two levels of learned features.
+"""The default stylizer network: AdaIN on the lapped cosine spectrum and on two levels of learned features.
 
-An image's style is to a large part the energy of its colours and frequencies. The first level is just that: a fixed,
-orthonormal cosine transform of 8x8 blocks in opponent colours, 192 channels, whose standard deviations are the image's
-local power spectrum. AdaIN there needs no fitting, loses no edge at alpha 0 and already goes further towards a style
-than VGG-19 features with a fitted decoder do. Learned features at strides 8 and 16 then correct what a spectrum cannot
-say.
+An image's style is to a large part the energy of its colours and frequencies. The first level is just that: the fixed,
+orthonormal spectrum of `lapped.py`, 768 channels whose standard deviations are the image's local power spectrum. AdaIN
+there needs no fitting, loses no edge at alpha 0, and goes further towards a style than VGG-19 features with a fitted
+decoder do. Learned features at strides 8 and 16 then correct what a spectrum cannot say.
 
 No convolution runs at full resolution: 4x4 pixel blocks become channels on the way in and pixels again on the way out,
 so that nearly all time goes into dense 3x3 convolutions.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .lapped import SIDE, from_spectrum, to_spectrum
 from .network import Network
 
 PIXELS = 4  # a side of the blocks that the learned part reads and writes
-COSINES = 8  # a side of the blocks of the spectrum
 
 
 class Compact(Network):
-    """Encoder and decoder between images (B, 3, H, W) and features at strides 8, 8 and 16; H and W multiples of 16."""
+    """Encoder and decoder between images (B, 3, H, W) and features at strides 16, 8 and 16; sides multiples of 16."""
 
-    stride = 16
-    smallest = 16  # pixels a side
-    cosines: Tensor
+    stride = SIDE
+    smallest = SIDE  # pixels a side
 
     def __init__(self, widths: tuple[int, int, int] = (32, 96, 128)) -> None:
         super().__init__()
         fine, middle, coarse = widths
         pixels = 3 * PIXELS**2
-        self.register_buffer("cosines", cosine_basis(COSINES)[:, :, None, None], persistent=False)
         self.stem = nn.Conv2d(pixels, fine, 3, padding=1)
-        self.encode_fine = Residual(fine)
         self.to_middle = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
         self.encode_middle = Residual(middle)
         self.to_coarse = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
@@ -45,14 +39,14 @@ class Compact(Network):
         self.decode_middle = nn.Sequential(Residual(middle), Residual(middle))
         self.from_middle = nn.Conv2d(middle, fine, 1)
         self.from_base = nn.Conv2d(pixels, fine, 3, padding=1)
-        self.decode_fine = nn.Sequential(Residual(fine), Residual(fine))
+        self.decode_fine = Residual(fine)
         self.head = nn.Conv2d(fine, pixels, 3, padding=1)
         start_at_zero(self.head)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """The spectrum (stride 8) and learned features at strides 8 and 16."""
-        spectrum = F.conv2d(space_to_depth(images, COSINES), self.cosines)
-        fine = self.encode_fine(F.relu(self.stem(space_to_depth(images, PIXELS))))
+        """The spectrum at stride 16 and learned features at strides 8 and 16."""
+        spectrum = to_spectrum(images)
+        fine = F.relu(self.stem(space_to_depth(images, PIXELS)))
         middle = self.encode_middle(F.relu(self.to_middle(fine)))
         coarse = self.encode_coarse(F.relu(self.to_coarse(middle)))
         return [spectrum, middle, coarse]
@@ -60,12 +54,13 @@ class Compact(Network):
     def decode(self, features: list[Tensor]) -> Tensor:
         """Images of the features, not clamped: the spectrum's own image and a learned correction, 0 when new."""
         spectrum, middle, coarse = features
-        base = depth_to_space(F.conv2d(spectrum, self.cosines.transpose(0, 1)), COSINES)
+        base = from_spectrum(spectrum).contiguous(memory_format=torch.channels_last)
         # Repeated, not shuffled from channels: a pixel shuffle writes a grid, and the level below has the detail.
         middle = middle + F.interpolate(self.from_coarse(self.decode_coarse(coarse)), scale_factor=2)
         above = F.interpolate(self.from_middle(self.decode_middle(middle)), scale_factor=2)
-        fine = F.relu(self.from_base(space_to_depth(base, PIXELS)) + above)
-        return base + depth_to_space(self.head(self.decode_fine(fine)), PIXELS)
+        fine = self.from_base(space_to_depth(base, PIXELS))
+        correction = self.head(self.decode_fine(F.relu(fine + above)))
+        return base + depth_to_space(correction, PIXELS)
 
 
 class Residual(nn.Module):
@@ -87,18 +82,6 @@ def start_at_zero(layer: nn.Conv2d) -> None:
     """Zero weights and bias: small random ones would write a grid that a fit takes long to unlearn."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.get_parameter("bias"))
-
-
-def cosine_basis(side: int) -> Tensor:
-    """The orthonormal cosine transform of a side x side block of RGB pixels, (3 side², 3 side²), frequencies by pixels.
-
-    Pixels run over row, column, colour; the colours become brightness, red against green, and both against blue.
-    """
-    frequency, position = torch.arange(side)[:, None], torch.arange(side)[None]
-    waves = torch.cos(math.pi * (position + 0.5) * frequency / side) * math.sqrt(2 / side)
-    waves[0] /= math.sqrt(2)
-    colours = F.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]), dim=1)
-    return torch.einsum("ai,bj,cd->abcijd", waves, waves, colours).reshape(3 * side**2, 3 * side**2)
 
 
 def space_to_depth(images: Tensor, side: int) -> Tensor:

@@ -4,9 +4,11 @@ Slow on purpose, and apart from the code they are compared with: nothing but tor
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Huang and Belongie, Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization, ICCV 2017
 
@@ -115,6 +117,206 @@ def cue_conflict_labels(labels: list[int], partners: list[int], classes: int, sh
         out[image, labels[image]] += shape_weight
         out[image, labels[partner]] += 1 - shape_weight
     return out
+
+
+# One training step of each objective. A network is convolutions and a head that all images share, and BatchNorms that
+# exist once for each branch: plain nn.BatchNorm2d objects, which nothing routes.
+
+
+@dataclass
+class Network:
+    """Convolution, BatchNorm, ReLU, twice or more; the mean over positions; a linear head. In double precision."""
+
+    convolutions: list[nn.Conv2d]
+    norms: dict[str, list[nn.BatchNorm2d]]
+    head: nn.Linear
+
+
+def logits(network: Network, images: list[Tensor], branch: str, training: bool) -> list[Tensor]:
+    """Logits (K,) of each image (3, H, W); the images are one batch to BatchNorm and to nothing else."""
+    maps = images
+    for convolution, norm in zip(network.convolutions, network.norms[branch], strict=True):
+        norm.train(training)
+        maps = [convolution(image[None])[0] for image in maps]
+        maps = [image.clamp(min=0) for image in norm(torch.stack(maps))]
+    return [network.head(image.mean((1, 2))) for image in maps]
+
+
+def cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
+    """-sum_k t_k log p_k of one image, for scores and target (K,)."""
+    normaliser = sum(score.exp() for score in scores)
+    return -sum(weight * (score - torch.log(normaliser)) for weight, score in zip(target, scores, strict=True))
+
+
+def losses(network: Network, images: list[Tensor], targets: list[Tensor], branch: str = "main") -> list[Tensor]:
+    """Cross-entropy of each image, read in training mode by `branch`."""
+    scores = logits(network, images, branch, training=True)
+    return [cross_entropy(own, target) for own, target in zip(scores, targets, strict=True)]
+
+
+def join(views: list[tuple[float, list[Tensor]]], scale: str) -> Tensor:
+    """The loss of views with weights: their weighted mean, or the AdvProp paper's weighted sum."""
+    total = sum(weight * sum(own) / len(own) for weight, own in views)
+    return total / sum(weight for weight, _ in views) if scale == "mean" else total
+
+
+# Madry et al., ICLR 2018, section 2.1; Xie et al., AdvProp, CVPR 2020, Algorithm 1
+
+
+def starts(
+    images: list[Tensor], eps: float, probability: float, coins: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Each image plus uniform noise with `probability`, else itself; a coin for each image, or one for all."""
+    shape = (len(images), *images[0].shape)
+    noise = torch.rand(shape, generator=generator).double() * 2 * eps - eps
+    heads = [float(coin) < probability for coin in torch.rand(coins, generator=generator)]
+    return [image + noise[i] if heads[i % coins] else image for i, image in enumerate(images)]
+
+
+def aims(targets: list[Tensor], lowest: int, generator: torch.Generator) -> list[Tensor]:
+    """For each image the target (K,) of a random class, `lowest` or more beyond its own: 0 may hit the own class."""
+    drawn = torch.rand(len(targets), generator=generator)
+    out = []
+    for target, draw in zip(targets, drawn, strict=True):
+        classes = len(target)
+        offset = lowest + int(float(draw) * (classes - lowest))
+        aim = torch.zeros_like(target)
+        aim[(int(target.argmax()) + offset) % classes] = 1
+        out.append(aim)
+    return out
+
+
+def step_up(point: Tensor, gradient: Tensor, image: Tensor, eps: float, step_size: float) -> Tensor:
+    """One step along the gradient's sign, then back into the ball around the image and into [0, 1]."""
+    moved = point.detach() + step_size * gradient.sign()
+    return torch.minimum(torch.maximum(moved, (image - eps).clamp(min=0)), (image + eps).clamp(max=1))
+
+
+def attack(
+    network: Network,
+    images: list[Tensor],
+    targets: list[Tensor],
+    begin: list[Tensor],
+    aim: list[Tensor] | None,
+    branch: str,
+    eps: float,
+    steps: int,
+    step_size: float,
+) -> list[Tensor]:
+    """Climb the loss of each image alone, or descend to its aim, through the running statistics of `branch`."""
+    out = []
+    for i, image in enumerate(images):
+        point = torch.minimum(torch.maximum(begin[i], (image - eps).clamp(min=0)), (image + eps).clamp(max=1))
+        for _ in range(steps):
+            point = point.detach().requires_grad_()
+            (scores,) = logits(network, [point], branch, training=False)
+            loss = cross_entropy(scores, targets[i]) if aim is None else -cross_entropy(scores, aim[i])
+            (gradient,) = torch.autograd.grad(loss, point)
+            point = step_up(point, gradient, image, eps, step_size)
+        out.append(point.detach())
+    return out
+
+
+# Li et al., ICLR 2021, section 3
+
+
+def nearest(image: Tensor, side: int) -> Tensor:
+    """A square image (3, H, H) at another side, each pixel from the nearest one above and to the left."""
+    rows = [int(place * image.shape[1] / side) for place in range(side)]
+    return torch.stack([torch.stack([image[:, y, x] for x in rows], 1) for y in rows], 1)
+
+
+def cue_conflicts(
+    images: list[Tensor],
+    targets: list[Tensor],
+    partners: list[int],
+    stylize: Callable[[Tensor, Tensor], Tensor],
+    shape_weight: float,
+    clamp: bool,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Each image in its partner's style and both labels, Eq. 1."""
+    made = [stylize(image, images[partner]) for image, partner in zip(images, partners, strict=True)]
+    both = [
+        shape_weight * target + (1 - shape_weight) * targets[partner]
+        for target, partner in zip(targets, partners, strict=True)
+    ]
+    return [image.clamp(0, 1) if clamp else image for image in made], both
+
+
+# Mei et al., Fast AdvProp, ICLR 2022, section 3, as its public code counts; ours after it for stylised images
+
+
+def fast_step(
+    network: Network,
+    clean: tuple[list[Tensor], list[Tensor]],
+    attacked: tuple[list[Tensor], list[Tensor], list[Tensor]] | None,
+    stylized: tuple[list[Tensor], list[Tensor]] | None,
+    eps: float,
+    step_size: float,
+    noise_weight: float,
+) -> Tensor:
+    """Gradients of disjoint images into `.grad`, each parameter's averaged over the images that reached it.
+
+    `attacked` are images, targets and the noise copies to begin from. Returns the loss: the sum over all images, noise
+    and adversarial copies with their weights, by the number of images.
+    """
+    count = {
+        parameter: 0.0
+        for module in (*network.convolutions, network.head, *(n for norms in network.norms.values() for n in norms))
+        for parameter in module.parameters()
+    }
+    total = torch.zeros((), dtype=torch.float64)
+
+    def train_on(images: list[Tensor], targets: list[Tensor], branch: str, weight: float) -> None:
+        nonlocal total
+        loss = weight * sum(losses(network, images, targets, branch))
+        loss.backward()
+        total = total + loss.detach()
+        for module in (*network.convolutions, network.head, *network.norms[branch]):
+            for parameter in module.parameters():
+                count[parameter] += weight * len(images)
+
+    train_on(*clean, "main", 1.0)
+    if attacked is not None:
+        images, targets, begin = attacked
+        noise = [point.detach().requires_grad_() for point in begin]
+        train_on(noise, targets, "adversarial", noise_weight)
+        made = [step_up(point, point.grad, image, eps, step_size) for point, image in zip(noise, images, strict=True)]
+        train_on(made, targets, "adversarial", 1 - noise_weight)
+    if stylized is not None:
+        train_on(*stylized, "stylized", 1.0)
+    for parameter, weight in count.items():
+        if parameter.grad is not None:
+            parameter.grad /= weight
+    return total / sum(len(part[0]) for part in (clean, attacked, stylized) if part is not None)
+
+
+# Zhang et al., mixup, ICLR 2018; Yun et al., CutMix, ICCV 2019
+
+
+def mixup(images: Tensor, targets: Tensor, partners: list[int], ratio: float) -> tuple[Tensor, Tensor]:
+    """Each image and target with its partner's, image by image."""
+    mixed = [ratio * images[i] + (1 - ratio) * images[j] for i, j in enumerate(partners)]
+    labels = [ratio * targets[i] + (1 - ratio) * targets[j] for i, j in enumerate(partners)]
+    return torch.stack(mixed), torch.stack(labels)
+
+
+def cutmix(
+    images: Tensor, targets: Tensor, partners: list[int], box: tuple[int, int, int, int]
+) -> tuple[Tensor, Tensor]:
+    """Each image with the box pasted from its partner, pixel by pixel; the label counts the pixels."""
+    top, left, bottom, right = box
+    mixed, labels = images.clone(), targets.clone()
+    for i, j in enumerate(partners):
+        pasted = 0
+        for y in range(images.shape[2]):
+            for x in range(images.shape[3]):
+                if top <= y < bottom and left <= x < right:
+                    mixed[i, :, y, x] = images[j, :, y, x]
+                    pasted += 1
+        share = pasted / (images.shape[2] * images.shape[3])
+        labels[i] = (1 - share) * targets[i] + share * targets[j]
+    return mixed, labels
 
 
 def _spread(values: list[float]) -> float:

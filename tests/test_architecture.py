@@ -189,7 +189,7 @@ def test_a_wheel_works_beside_a_users_own_train_and_pipelines(tmp_path: Path) ->
     (site,) = (tmp_path / "venv").glob("lib/*/site-packages")
     # The dependencies come from this environment; a path in a .pth file brings none of the .pth files that lie there,
     # and so not the editable debias.
-    (site / "dependencies.pth").write_text(str(Path(metadata.distribution("torch").locate_file("")).resolve()))
+    (site / "dependencies.pth").write_text(str(metadata.distribution("torch").locate_file("")))
     user = tmp_path / "user"
     user.mkdir()
     (user / "train.py").write_text(USERS_TRAIN)

@@ -12,7 +12,7 @@ from debias.pipelines.set_plan import BuildSettings
 from debias.pipelines.stylized_set import Builder, Built
 from debias.style_transfer import Stylizer
 
-from ..options import dry_run_option, options, picked, print_settings
+from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..processes import group
 from ..progress import Progress
 
@@ -59,6 +59,7 @@ def command(
     if dry_run:
         common = {"source": source, "out": str(out), "stylizer": stylizer, "styles": styles, "batch_size": batch_size}
         return print_settings(common | {"engine": engine, "device": device, "strict": strict} | asdict(settings))
+    check_device(device)
     with Reporter() as reporter:
         builder = Builder(
             source=source,

@@ -1,6 +1,7 @@
 """`debias demo`: the tour, on embedded data, without a download or a GPU."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -30,7 +31,7 @@ def command(out: Path, dry_run: bool) -> None:
     settings = BuildSettings(size=SIZE, encoding="png", seed=SEED)
     sheet = PreviewSettings(size=SIZE, seed=SEED)
     if dry_run:
-        return print_settings({"out": str(out), "data": "shapes", "build": settings, "preview": sheet})
+        return print_settings({"out": str(out), "data": "shapes", "build": asdict(settings), "preview": asdict(sheet)})
     start = time.monotonic()
     click.echo("1. shapes: 16 silhouettes in 16 textures, each texture tied to one class")
     with Reporter() as reporter:

@@ -19,7 +19,7 @@ from debias.style_transfer.loss_network import LossNetwork
 from debias.style_transfer.weights import ARCHITECTURES, new_network, save_fitted
 
 from .. import __version__
-from ..options import dry_run_option, options, picked, print_settings
+from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..progress import Progress
 
 LOG_EVERY = 50  # steps
@@ -67,6 +67,7 @@ def command(
     if out.exists():
         click.echo(f"{out} is complete; remove it to fit again")
         return None
+    check_device(device)
     torch.manual_seed(settings.seed)
     network, trained = new_network(arch, loss_file)
     fit = Fit(network.to(device), LossNetwork.load(loss_file).to(device), settings, train=trained)
@@ -127,8 +128,8 @@ def _log(out: Path, fit: Fit, losses: dict[str, Tensor], quality: dict[str, floa
 
 def _sheet(out: Path, photos: Images, textures: Images, device: str) -> None:
     stylizer = Stylizer.load(out, device=device)
-    content, style = photos[:SHEET_IMAGES], textures[:SHEET_IMAGES]
-    style = torch.cat([style, photos])[-SHEET_IMAGES:] if len(style) < len(content) else style
+    content = photos[:SHEET_IMAGES]
+    style = torch.cat([textures, photos])[: len(content)]  # with a texture before them no photo meets itself
     columns = {"content": content, "style": style}
     columns |= {f"alpha {alpha:g}": stylizer(content, style, alpha) for alpha in (1.0, 0.5, 0.0)}
     save_sheet(out.with_name(out.name + ".png"), columns)

@@ -30,6 +30,9 @@ class PreviewSettings:
     seed: Annotated[int, "of the choice of images and partners"] = 0
 
     def __post_init__(self) -> None:
+        for name in ("alpha", "shape_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name.replace('_', '-')} must lie in [0, 1], got {getattr(self, name)}")
         if self.rows < 2:
             raise ValueError(f"--rows must be 2 or more, since images are each other's textures, got {self.rows}")
 

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from pictures import picture
+from safetensors.torch import save_file
 from stylizers import save_untrained
 
 from debias.cli import main
@@ -35,6 +37,20 @@ def stylizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A file of fit-stylizer with weights that were never fitted."""
     path = tmp_path_factory.mktemp("stylizer") / "untrained.safetensors"
     save_untrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def loss_network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file in the layout of the distilled VGG-19, with four channels where that has dozens."""
+    path = tmp_path_factory.mktemp("loss") / "distilled.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    state = {"conv0.weight": torch.randn(3, 3, 1, 1, generator=generator), "conv0.bias": torch.zeros(3)}
+    for name in ("conv11", "conv12", "conv21", "conv22", "conv31", "conv32", "conv33", "conv34", "conv41"):
+        into = 3 if name == "conv11" else 4
+        state[f"{name}.weight"] = torch.randn(4, into, 3, 3, generator=generator)
+        state[f"{name}.bias"] = torch.zeros(4)
+    save_file(state, path)
     return str(path)
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -32,16 +33,17 @@ ODD = {  # decodable, and each a trap for one decoder or another
     "palette_with_alpha.png": encoded(COLOUR.quantize(16), "PNG", transparency=bytes(range(16))),
     "moving.gif": encoded(COLOUR, "GIF", save_all=True, append_images=[COLOUR.rotate(180)]),
 }
+HUGE = b"IHDR" + (60_000).to_bytes(4, "big") * 2 + PNG[24:29]
 BAD: dict[str, tuple[bytes, str]] = {  # bytes and the reason
     "empty.jpg": (b"", "empty file"),
-    "truncated.jpg": (JPEG[: len(JPEG) // 2], "truncated JPEG"),
+    "truncated.jpg": (JPEG[: len(JPEG) // 2], "truncated"),
     "truncated.png": (PNG[: len(PNG) // 2], "PNG"),
     "head_only.jpg": (JPEG[:10], "JPEG"),
     "html.jpg": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "not an image"),
     "text.png": (b"hello\nworld\n", "not an image"),
     "drawing.png": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not an image"),
     "noise.jpg": (bytes(range(256)) * 8, "not an image"),
-    "huge.png": (PNG[:16] + (60_000).to_bytes(4, "big") * 2 + PNG[24:], "over the cap"),
+    "huge.png": (PNG[:12] + HUGE + crc32(HUGE).to_bytes(4, "big") + PNG[33:], "over the cap"),
     "float.tif": (encoded(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"), "float"),
 }
 LINKS = {"broken_link.jpg": "broken link", "a_folder.jpg": "a folder"}
@@ -165,7 +167,7 @@ def test_a_long_list_of_bad_files_is_cut(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_error_in_the_middle_ends_the_bar(photos: Path, build: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = []
+    ended: list[None] = []
     leave: Callable[..., None] = build_stylized.Reporter.__exit__
     monkeypatch.setattr(build_stylized.Reporter, "__exit__", lambda *error: ended.append(leave(*error)))
     assert build("photos", "out", "--stylizer", "compact", "--alpha", 3).exit_code == 2

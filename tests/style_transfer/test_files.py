@@ -125,7 +125,8 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
         with pytest.raises(ValueError, match=rf"out is in use by process {process.pid}; wait or stop it$"):
             hold(folder)
         process.kill()
-    hold(folder)
+    with folder_lock(folder):
+        assert (folder / ".lock").read_text() == str(os.getpid())  # and no longer the killed one's
 
 
 def hold(folder):

@@ -3,16 +3,18 @@
 import io
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import reference
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from debias.style_transfer.adain import mean_std
+from debias.style_transfer.adain import adain, mean_std
 from debias.style_transfer.compact import Compact
-from debias.style_transfer.fit import FLOOR, Fit, FitSettings, Pairing, content_loss, spread, style_loss
+from debias.style_transfer.fit import FLOOR, Fit, FitSettings, Pairing, content_loss, draw_window, spread, style_loss
 from debias.style_transfer.loss_network import LossNetwork
+from debias.style_transfer.network import Network
 from debias.style_transfer.vgg19 import Vgg19
 
 SMALL = FitSettings(
@@ -159,9 +161,42 @@ def test_alpha_zero_is_judged_by_the_photo_itself():
     torch.testing.assert_close(without["style"], losses["style"], rtol=0.01, atol=0)
 
 
+class Pixels(Network):
+    """AdaIN on the pixels themselves, so that a step's images are known."""
+
+    stride = smallest = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        return features[0] * self.scale
+
+
+def test_the_losses_compare_with_the_adain_target_and_the_styles():
+    (photos, textures), fit = batch(0), new_fit(make=Pixels)
+    losses = fit.advance(photos, textures)
+    styles = torch.cat([textures, photos[1:3]])
+    window = draw_window(32, torch.Generator().manual_seed(0))
+    made, own, theirs = (
+        fit.loss_network(images[window]) for images in (adain(photos, styles, alpha=1.0), photos, styles)
+    )
+    statistics = [mean_std(level) for level in theirs]
+    style = style_loss([mean_std(level) for level in made], statistics, spread(statistics))
+    assert float(losses["style"]) == pytest.approx(float(style), rel=0.05)  # bfloat16
+    target = adain(own[-1], theirs[-1], alpha=1.0)
+    assert float(losses["content"]) == pytest.approx(float(content_loss(made[-1], target)), rel=0.05)
+    assert content_loss(made[-1], own[-1]) > 2 * content_loss(made[-1], target)  # the content's own is another target
+
+
 @pytest.mark.parametrize("weight", ["style_weight", "filter_weight", "identity_weight"])
 def test_every_weight_has_a_say(weight):
-    ours, theirs = new_fit(), new_fit(replace(SMALL, **{weight: 0.0}))
+    without: Any = {weight: 0.0}
+    ours, theirs = new_fit(), new_fit(replace(SMALL, **without))
     for step in range(3):
         ours.advance(*batch(step))
         theirs.advance(*batch(step))
