@@ -52,7 +52,9 @@ class LazyGroup(click.Group):
 def one_line(error: ValueError | OSError) -> str:
     """What an error says, on one line; a full disk says how much is free."""
     if isinstance(error, OSError) and error.strerror:
-        name = f"{error.filename}: " if error.filename else ""
+        # A rename has two names, and the second is the one that was asked for.
+        path = error.filename2 or error.filename
+        name = f"{path}: " if path else ""
         return f"{name}{error.strerror}"
     return " ".join(str(error).split())
 

@@ -12,6 +12,8 @@ def soft_targets(labels: Labels | Targets, num_classes: int | None = None) -> Ta
     Raises ValueError where integer labels come without `num_classes`, or the shape is neither.
     """
     if labels.ndim == 2 and labels.is_floating_point():
+        if num_classes not in (None, labels.shape[1]):
+            raise ValueError(f"targets over {labels.shape[1]} classes came where num_classes is {num_classes}")
         return labels.float()
     if labels.ndim != 1 or labels.is_floating_point():
         raise ValueError(f"labels must be (B,) int or (B, K) float, got {tuple(labels.shape)} {labels.dtype}")

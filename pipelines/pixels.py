@@ -143,7 +143,7 @@ def _reason(data: bytes, error: Exception) -> str:
         return f"not an image (starts with {_start(data)})"
     kind = "JPEG" if data[:2] == b"\xff\xd8" else "PNG" if data[1:4] == b"PNG" else "image"
     text = str(error) or type(error).__name__
-    if "truncated" in text or "unexpected end" in text.lower():
+    if "truncated" in text.lower() or "unexpected end" in text.lower():
         return f"truncated {kind}"
     return f"damaged {kind} ({' '.join(text.split())})"
 

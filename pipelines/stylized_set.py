@@ -82,18 +82,19 @@ class Builder:
             return self._build()
 
     def _build(self) -> Built:
+        self.out.mkdir(parents=True, exist_ok=True)
         loaders = [(folder, self._loader(split)) for folder, split in self._splits()]
         styles, styles_loader = self._styles()
         images = [Sources(loader.listing, loader.digests, folder) for folder, loader in loaders]
-        if self.group.rank == 0:
-            self._describe(images, styles)
-        self.group.wait()
-        shards = json.loads((self.out / DESCRIPTION).read_text())["shards"]
-        records = read_records(self.out)
+        description = self._description(images, styles)
         plans = [
             plan(source, styles, self.settings, self.stylizer.digest, batch_size=self.batch_size, shards=count)
-            for source, count in zip(images, shards, strict=True)
+            for source, count in zip(images, description["shards"], strict=True)
         ]
+        self.group.wait()  # all have compared the settings with those of an earlier run
+        if self.group.rank == 0:
+            write_atomically(self.out / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
+        records = read_records(self.out)
         found, todo = self._missing(plans, records)
         self.group.wait()  # all have read the journals before any is written
         total = found + sum(len(items) for units in todo for _, items in units)
@@ -136,8 +137,8 @@ class Builder:
         loader = self._loader("train", flat=True)
         return Sources(loader.listing, loader.digests), loader
 
-    def _describe(self, images: Sequence[Sources], styles: Sources | None) -> None:
-        """Write `build.json`, or compare with the one there: a set has one recipe."""
+    def _description(self, images: Sequence[Sources], styles: Sources | None) -> dict[str, Any]:
+        """What `build.json` says. Raises ValueError where the one there says otherwise: a set has one recipe."""
         path = self.out / DESCRIPTION
         settings = asdict(self.settings) | {
             "stylizer": f"{self.stylizer.name} (sha256 {self.stylizer.digest[:16]})",
@@ -153,8 +154,7 @@ class Builder:
         elif any(entry.name != ".lock" for entry in self.out.iterdir()):
             raise ValueError(f"{self.out} is not empty and holds no set of debias; give another OUT")
         splits = [source.folder.rstrip("/") for source in images if source.folder]
-        value = {"settings": settings, "splits": splits, "shards": per_copy}
-        write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+        return {"settings": settings, "splits": splits, "shards": per_copy}
 
     def _missing(
         self, plans: list[list[Unit]], records: dict[str, Record]

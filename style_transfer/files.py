@@ -1,12 +1,18 @@
 """Files that are whole or absent: every file the project writes goes through here."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from types import ModuleType
+from typing import BinaryIO, TextIO
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextlib.contextmanager
@@ -41,25 +47,45 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; a second run gets a ValueError with the first one's pid.
 
-    The system drops the lock with the process, so a killed run never blocks the next one.
+    The system drops the lock with the process, so a killed run never blocks the next one. Without `fcntl` (Windows)
+    there is no lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
-    with path.open("a+") as file:
+    file = _locked(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _locked(path: Path) -> TextIO:
+    while True:
+        file = path.open("a+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             file.seek(0)
-            raise ValueError(
-                f"{folder} is in use by process {file.read().strip() or 'unknown'}; wait or stop it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise ValueError(f"{path.parent} is in use by process {holder}; wait or stop it") from None
+        # The run before may have removed the file between our opening it and locking it: then nobody else sees our
+        # lock.
+        if _is_same(path, file):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            return file
+        file.close()
+
+
+def _is_same(path: Path, file: TextIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def sha256_file(path: Path) -> str:

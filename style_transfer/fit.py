@@ -46,10 +46,18 @@ class FitSettings:
     seed: Annotated[int, "of the initial weights, crops and order"] = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.style_images <= self.batch_size or not 0 <= self.identity_images <= self.batch_size:
-            raise ValueError("style_images and identity_images must lie between 0 and batch_size")
         if self.batch_size < 2:
-            raise ValueError("batch_size must be at least 2: photos take their styles from one another")
+            raise ValueError("--batch-size must be 2 or more: photos take their styles from one another")
+        for name in ("style_images", "identity_images"):
+            if not 0 <= getattr(self, name) <= self.batch_size:
+                raise ValueError(f"--{name.replace('_', '-')} must lie between 0 and --batch-size")
+        if self.steps < 1:
+            raise ValueError(f"--steps must be 1 or more, got {self.steps}")
+        if self.size < 32 or self.size % 16:
+            raise ValueError(f"--size must be a multiple of 16 and 32 or more, got {self.size}")
+        for name in ("lr", "style_weight", "filter_weight", "identity_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"--{name.replace('_', '-')} must be 0 or more, got {getattr(self, name)}")
 
 
 class Fit:
@@ -101,7 +109,9 @@ class Fit:
         total = total + self.settings.identity_weight * losses["identity"]
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
+        if not bool(torch.isfinite(norm)):
+            raise ValueError(f"the gradient of step {self.step + 1} is not finite; look at the images, or lower --lr")
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
@@ -215,7 +225,7 @@ def spread(styles: list[Statistics]) -> list[Statistics]:
 def style_loss(made: list[Statistics], styles: list[Statistics], spread: list[Statistics]) -> Tensor:
     """Eq. 13 over the depths: squared distance of means and of standard deviations, each in units of its spread.
 
-    0 where the statistics are the style's; about 2 for two unrelated images.
+    0 where the statistics are the style's; about 4 for two unrelated images.
     """
     depths = [
         (((ours.mean - theirs.mean) / (unit.mean + FLOOR)).square().mean())

@@ -12,5 +12,7 @@ def check_images(images: Images, name: str = "images") -> None:
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"{name} must be (B, 3, H, W) in [0, 1], got {tuple(images.shape)}")
+    if 0 in images.shape:
+        raise ValueError(f"{name} are empty, got {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ValueError(f"{name} must be floating point in [0, 1], got {images.dtype}; divide uint8 by 255")

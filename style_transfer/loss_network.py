@@ -33,13 +33,14 @@ class LossNetwork(nn.Module):
     def load(cls, path: Path) -> "LossNetwork":
         """Read any of the three layouts; raises ValueError that names the file where it is none of them."""
         state = read_state(path)
-        if "conv11.weight" in state:
-            return cls(*_distilled(state))
         try:
+            if "conv11.weight" in state:
+                return cls(*_distilled(state))
             layers = encoder()
             layers.load_state_dict(encoder_state(state))
-        except ValueError as error:
-            raise ValueError(f"{path}: not a loss network: {error}") from error
+        except (ValueError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: not a loss network: {reason}") from error
         return cls(layers, _VGG19_TAPS)
 
     def forward(self, images: Images) -> list[Tensor]:

@@ -84,6 +84,8 @@ class Stylizer:
         """
         if partners.shape != (len(images),):
             raise ValueError(f"partners must be ({len(images)},), one for each image, got {tuple(partners.shape)}")
+        if partners.is_floating_point():
+            raise ValueError(f"partners must be integers, got {partners.dtype}")
         encoded = self.encode(images)
         return self.decode(encoded, encoded.statistics.select(partners), alpha)
 
@@ -117,6 +119,10 @@ class Stylizer:
                 f"styles must be ({expected[0]} or 1, {expected[1]}) channel statistics of this stylizer, "
                 f"got {tuple(style.mean.shape)}"
             )
+        if isinstance(alpha, Tensor):
+            if alpha.numel() != 1 and alpha.shape != expected[:1]:
+                raise ValueError(f"alpha must be a number or ({expected[0]},), got {tuple(alpha.shape)}")
+            alpha = alpha.reshape(-1).to(encoded.statistics.mean.device)
         widths = [level.shape[1] for level in encoded.levels]
         moved = [
             restyle_features(level, own, theirs, alpha=alpha)

@@ -15,6 +15,7 @@ from .network import Network
 # Channels after each 3x3 convolution; "pool" halves the size. relu1_1, relu2_1, relu3_1 and relu4_1 follow the first
 # convolution of each group.
 _ENCODER = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, 256, "pool", 512)
+LARGEST_MAP = 30 << 20  # bytes
 _DECODER = (256, "up", 256, 256, 256, 128, "up", 128, 64, "up", 64)
 _TORCHVISION = (0, 2, 5, 7, 10, 12, 14, 16, 19)  # positions of the same convolutions in its `features`
 _TORCHVISION_MEAN = (0.485, 0.456, 0.406)
@@ -34,11 +35,25 @@ class Vgg19(Network):
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """relu4_1 of the images, (B, 512, H/8, W/8)."""
-        return [self.encoder(images)]
+        return [_in_parts(self.encoder, images, images.shape[2] * images.shape[3])]
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Images of the features, not clamped."""
-        return self.decoder(features[0])  # type: ignore[no-any-return]
+        level = features[0]
+        return _in_parts(self.decoder, level, level.shape[2] * level.shape[3] * self.stride**2)
+
+
+def _in_parts(layers: nn.Sequential, batch: Tensor, pixels: int) -> Tensor:
+    """`layers` of a batch; on a CPU a few images at a time.
+
+    The allocator hands maps above 32 MiB back to the system after every layer, and the page faults of the next one cost
+    more than its arithmetic.
+    """
+    if batch.device.type != "cpu" or torch.is_grad_enabled():
+        made: Tensor = layers(batch)
+        return made
+    images = max(1, LARGEST_MAP // (64 * pixels * batch.element_size()))
+    return torch.cat([layers(part) for part in torch.split(batch, images)])
 
 
 def encoder() -> nn.Sequential:

@@ -4,6 +4,7 @@ Nothing here runs code from a file: safetensors, or `torch.load(weights_only=Tru
 """
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ def new_network(architecture: str, loss_file: Path) -> tuple[Network, str]:
     """
     if architecture == "compact":
         return Compact(), ""
-    network = Vgg19()
+    network, state = Vgg19(), read_state(loss_file)
     try:
-        network.encoder.load_state_dict(vgg19.encoder_state(read_state(loss_file)))
+        network.encoder.load_state_dict(vgg19.encoder_state(state))
     except ValueError as error:
         raise ValueError(f"{loss_file}: not an encoder for vgg19: {error}") from error
     return network, "decoder"
@@ -66,7 +67,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, not a mapping
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's remark on a pickle that it refuses a line later
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles end in IndexError, KeyError, struct.error and more
         # torch.load's own text advises to switch the safety off.
         unsafe = isinstance(error, pickle.UnpicklingError)
@@ -111,7 +113,7 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _shipped() -> tuple[str, Network]:
-    if sha256_file(SHIPPED) != SHIPPED_SHA256:
+    if not SHIPPED.is_file() or sha256_file(SHIPPED) != SHIPPED_SHA256:
         raise ValueError(f"{SHIPPED}: not the file this version shipped; install debias again")
     return load_fitted(SHIPPED)
 
@@ -127,8 +129,9 @@ def _published(folder: Path) -> tuple[str, Network]:
     for name, part, convert in zip(
         PUBLISHED, (network.encoder, network.decoder), (vgg19.encoder_state, vgg19.decoder_state), strict=True
     ):
+        given = read_state(folder / name)
         try:
-            state = convert(read_state(folder / name))
+            state = convert(given)
         except ValueError as error:
             raise ValueError(f"{folder / name}: {error}") from error
         _fill(part, state, folder / name)

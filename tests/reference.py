@@ -139,13 +139,14 @@ def logits(network: Network, images: list[Tensor], branch: str, training: bool) 
         norm.train(training)
         maps = [convolution(image[None])[0] for image in maps]
         maps = [image.clamp(min=0) for image in norm(torch.stack(maps))]
-    return [network.head(image.mean((1, 2))) for image in maps]
+    scores: list[Tensor] = [network.head(image.mean((1, 2))) for image in maps]
+    return scores
 
 
 def cross_entropy(scores: Tensor, target: Tensor) -> Tensor:
     """-sum_k t_k log p_k of one image, for scores and target (K,)."""
-    normaliser = sum(score.exp() for score in scores)
-    return -sum(weight * (score - torch.log(normaliser)) for weight, score in zip(target, scores, strict=True))
+    normaliser = _total([score.exp() for score in scores])
+    return -_total([weight * (score - torch.log(normaliser)) for weight, score in zip(target, scores, strict=True)])
 
 
 def losses(network: Network, images: list[Tensor], targets: list[Tensor], branch: str = "main") -> list[Tensor]:
@@ -156,7 +157,7 @@ def losses(network: Network, images: list[Tensor], targets: list[Tensor], branch
 
 def join(views: list[tuple[float, list[Tensor]]], scale: str) -> Tensor:
     """The loss of views with weights: their weighted mean, or the AdvProp paper's weighted sum."""
-    total = sum(weight * sum(own) / len(own) for weight, own in views)
+    total = _total([weight * _total(own) / len(own) for weight, own in views])
     return total / sum(weight for weight, _ in views) if scale == "mean" else total
 
 
@@ -269,7 +270,7 @@ def fast_step(
 
     def train_on(images: list[Tensor], targets: list[Tensor], branch: str, weight: float) -> None:
         nonlocal total
-        loss = weight * sum(losses(network, images, targets, branch))
+        loss = weight * _total(losses(network, images, targets, branch))
         loss.backward()
         total = total + loss.detach()
         for module in (*network.convolutions, network.head, *network.norms[branch]):
@@ -281,7 +282,10 @@ def fast_step(
         images, targets, begin = attacked
         noise = [point.detach().requires_grad_() for point in begin]
         train_on(noise, targets, "adversarial", noise_weight)
-        made = [step_up(point, point.grad, image, eps, step_size) for point, image in zip(noise, images, strict=True)]
+        made = []
+        for point, image in zip(noise, images, strict=True):
+            assert point.grad is not None
+            made.append(step_up(point, point.grad, image, eps, step_size))
         train_on(made, targets, "adversarial", 1 - noise_weight)
     if stylized is not None:
         train_on(*stylized, "stylized", 1.0)
@@ -317,6 +321,10 @@ def cutmix(
         share = pasted / (images.shape[2] * images.shape[3])
         labels[i] = (1 - share) * targets[i] + share * targets[j]
     return mixed, labels
+
+
+def _total(values: list[Tensor]) -> Tensor:
+    return torch.stack(values).sum()
 
 
 def _spread(values: list[float]) -> float:

@@ -123,7 +123,7 @@ def test_a_box_lies_within_the_image_and_has_its_share_unless_cut_off(share):
         tall, wide = int(40 * share**0.5), int(60 * share**0.5)
         assert bottom - top <= tall
         assert right - left <= wide
-        if 0 < top and bottom < 40:
+        if top > 0 and bottom < 40:
             assert bottom - top == tall
 
 

@@ -1,11 +1,11 @@
-import math
-
 import pytest
 import torch
 from torch import nn
 
 from debias.style_transfer import Stylizer
-from debias.style_transfer.compact import COSINES, Compact, Residual, cosine_basis, depth_to_space, space_to_depth
+from debias.style_transfer.adain import mean_std
+from debias.style_transfer.compact import Compact, Residual, depth_to_space, space_to_depth
+from debias.style_transfer.lapped import from_spectrum, to_spectrum
 
 
 def pictures(count, height, width, seed=0):
@@ -50,41 +50,6 @@ def test_depth_to_space_is_the_inverse(layout, side):
     assert torch.equal(space_to_depth(depth_to_space(blocks, side), side), blocks)
 
 
-# --- the spectrum ---------------------------------------------------------------------------------------------------
-
-
-def test_the_cosine_basis_is_orthonormal():
-    for side in (2, 4, 8):
-        basis = cosine_basis(side)
-        torch.testing.assert_close(basis @ basis.T, torch.eye(3 * side**2), rtol=0, atol=1e-5)
-
-
-def test_the_cosine_basis_equals_the_plain_loop():
-    """The orthonormal cosine transform, type II, in rows and columns; brightness and two opponent colours."""
-    side, basis = 4, cosine_basis(4)
-    colours = ((1, 1, 1), (1, -1, 0), (1, 1, -2))
-    for a in range(side):
-        for b in range(side):
-            for c, colour in enumerate(colours):
-                row = basis[(a * side + b) * 3 + c].view(side, side, 3)
-                scale = math.sqrt((1 if a else 0.5) * (1 if b else 0.5)) * 2 / side / math.hypot(*colour)
-                for i in range(side):
-                    for j in range(side):
-                        wave = math.cos(math.pi * (i + 0.5) * a / side) * math.cos(math.pi * (j + 0.5) * b / side)
-                        for d in range(3):
-                            assert float(row[i, j, d]) == pytest.approx(scale * wave * colour[d], abs=1e-6)
-
-
-def test_the_first_level_is_the_spectrum():
-    grey = torch.full((1, 3, 16, 16), 0.5)
-    spectrum = new().encode(grey)[0]
-    assert spectrum[:, 0].allclose(torch.tensor(0.5 * COSINES * 3**0.5))  # brightness, no wave
-    assert spectrum[:, 1:].abs().max() < 1e-5
-    images = pictures(2, 16, 24)
-    energy = new().encode(images)[0].square().sum((1, 2, 3))
-    torch.testing.assert_close(energy, images.square().sum((1, 2, 3)))
-
-
 # --- the network ----------------------------------------------------------------------------------------------------
 
 
@@ -96,16 +61,19 @@ def test_a_new_network_is_the_identity_at_alpha_zero(widths):
     torch.testing.assert_close(out, images, rtol=0, atol=1e-5)
 
 
-def test_a_new_network_transfers_colours_at_alpha_one():
-    images = pictures(2, 32, 48) * torch.tensor([0.9, 0.3])[:, None, None, None]
+def test_a_new_network_transfers_the_spectrum_at_alpha_one():
+    images = pictures(2, 64, 64) * torch.tensor([0.9, 0.3])[:, None, None, None]
     out = Stylizer(new(), clamp=False).restyle(images, torch.tensor([1, 0]), alpha=1.0)
-    torch.testing.assert_close(out.mean((2, 3)), images.flip(0).mean((2, 3)), rtol=0, atol=1e-4)
+    found, wanted = mean_std(to_spectrum(out)), mean_std(to_spectrum(images.flip(0)))
+    torch.testing.assert_close(found.mean, wanted.mean, rtol=0, atol=1e-4)
+    # EPSILON beneath both roots keeps quiet channels from meeting exactly.
+    torch.testing.assert_close(found.std, wanted.std, rtol=0, atol=2e-3)
 
 
-def test_levels_lie_at_strides_8_8_and_16():
+def test_levels_lie_at_strides_16_8_and_16():
     network = new((8, 12, 20))
     levels = network.encode(pictures(2, 64, 32))
-    assert [tuple(level.shape) for level in levels] == [(2, 192, 8, 4), (2, 12, 8, 4), (2, 20, 4, 2)]
+    assert [tuple(level.shape) for level in levels] == [(2, 768, 4, 2), (2, 12, 8, 4), (2, 20, 4, 2)]
     assert network.decode(levels).shape == (2, 3, 64, 32)
     assert network.stride == network.smallest == 16
 
@@ -132,23 +100,23 @@ def test_a_residual_block_is_the_identity_at_the_start():
 
 
 def test_a_residual_block_adds_what_its_convolutions_make():
-    block = new((8, 8, 8), perturbed=True).encode_fine
+    block = new((8, 8, 8), perturbed=True).decode_fine
     features = torch.randn(1, 8, 5, 5, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(block(features) - features, block.second(block.first(features).relu()))
 
 
 def test_the_learned_levels_are_their_plain_form():
     network, images = new((8, 8, 8), perturbed=True), pictures(1, 32, 32)
-    fine = network.encode_fine(network.stem(space_to_depth(images, 4)).relu())
+    fine = network.stem(space_to_depth(images, 4)).relu()
     middle = network.encode_middle(network.to_middle(fine).relu())
     coarse = network.encode_coarse(network.to_coarse(middle).relu())
-    torch.testing.assert_close(network.encode(images)[1:], [middle, coarse])
+    torch.testing.assert_close(network.encode(images), [to_spectrum(images), middle, coarse])
 
 
 def test_the_decoder_corrects_the_image_of_the_spectrum():
     network = new((8, 8, 8), perturbed=True)
     spectrum, middle, coarse = network.encode(pictures(1, 32, 32))
-    base = depth_to_space(torch.einsum("fp,bfhw->bphw", cosine_basis(COSINES), spectrum), COSINES)
+    base = from_spectrum(spectrum)
     middle_up = network.from_coarse(network.decode_coarse(coarse)).repeat_interleave(2, 2).repeat_interleave(2, 3)
     above = network.from_middle(network.decode_middle(middle + middle_up))
     above = above.repeat_interleave(2, 2).repeat_interleave(2, 3)
