@@ -1,7 +1,7 @@
 """The default stylizer network: AdaIN on the lapped cosine spectrum and on two levels of learned features.
 
 An image's style is to a large part the energy of its colours and frequencies. The first level is just that: the fixed,
-orthonormal spectrum of `lapped.py`, 768 channels whose standard deviations are the image's local power spectrum. AdaIN
+orthonormal spectrum of `lapped.py`, whose channels' standard deviations are the image's local power spectrum. AdaIN
 there needs no fitting, loses no edge at alpha 0, and goes further towards a style than VGG-19 features with a fitted
 decoder do. Learned features at strides 8 and 16 then correct what a spectrum cannot say.
 
@@ -13,17 +13,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .lapped import SIDE, from_spectrum, to_spectrum
+from .images import pad_to_multiple
+from .lapped import from_spectrum, to_spectrum
 from .network import Network
 
 PIXELS = 4  # a side of the blocks that the learned part reads and writes
+LARGE = 128  # pixels of the shorter side: from here on an image has 16 and more blocks of 32, enough for statistics
 
 
 class Compact(Network):
-    """Encoder and decoder between images (B, 3, H, W) and features at strides 16, 8 and 16; sides multiples of 16."""
+    """Encoder and decoder between images (B, 3, H, W), sides multiples of 16, and three levels of features.
 
-    stride = SIDE
-    smallest = SIDE  # pixels a side
+    The spectrum (3072 channels at stride 32, or 768 at stride 16 for images below 128 pixels) and learned features at
+    strides 8 and 16.
+    """
+
+    stride = 16
+    smallest = 16  # pixels a side
 
     def __init__(self, widths: tuple[int, int, int] = (32, 96, 128)) -> None:
         super().__init__()
@@ -44,8 +50,9 @@ class Compact(Network):
         start_at_zero(self.head)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """The spectrum at stride 16 and learned features at strides 8 and 16."""
-        spectrum = to_spectrum(images)
+        """The spectrum and learned features at strides 8 and 16."""
+        side = block_side(*images.shape[2:])
+        spectrum = to_spectrum(pad_to_multiple(images, side, side), side)
         fine = F.relu(self.stem(space_to_depth(images, PIXELS)))
         middle = self.encode_middle(F.relu(self.to_middle(fine)))
         coarse = self.encode_coarse(F.relu(self.to_coarse(middle)))
@@ -54,13 +61,20 @@ class Compact(Network):
     def decode(self, features: list[Tensor]) -> Tensor:
         """Images of the features, not clamped: the spectrum's own image and a learned correction, 0 when new."""
         spectrum, middle, coarse = features
-        base = from_spectrum(spectrum).contiguous(memory_format=torch.channels_last)
+        height, width = 8 * middle.shape[2], 8 * middle.shape[3]
+        base = from_spectrum(spectrum, block_side(height, width))[:, :, :height, :width]
+        base = base.contiguous(memory_format=torch.channels_last)
         # Repeated, not shuffled from channels: a pixel shuffle writes a grid, and the level below has the detail.
         middle = middle + F.interpolate(self.from_coarse(self.decode_coarse(coarse)), scale_factor=2)
         above = F.interpolate(self.from_middle(self.decode_middle(middle)), scale_factor=2)
         fine = self.from_base(space_to_depth(base, PIXELS))
         correction = self.head(self.decode_fine(F.relu(fine + above)))
         return base + depth_to_space(correction, PIXELS)
+
+
+def block_side(height: int, width: int) -> int:
+    """The side of the spectrum's blocks for an image: finer frequencies where there are blocks enough to count."""
+    return 32 if min(height, width) >= LARGE else 16
 
 
 class Residual(nn.Module):

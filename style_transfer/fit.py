@@ -34,13 +34,13 @@ FLOOR = 1e-3  # a channel that hardly varies over the styles must not outweigh t
 class FitSettings:
     """How a stylizer is fitted."""
 
-    steps: Annotated[int, "optimizer steps"] = 2_500
+    steps: Annotated[int, "optimizer steps"] = 1_300
     size: Annotated[int, "pixels a side of the crops"] = 128
     batch_size: Annotated[int, "photos a step"] = 16
     style_images: Annotated[int, "photos of a step that take their style from the style folder, not from the batch"] = 4
-    lr: Annotated[float, "Adam's learning rate at the start of its cosine"] = 6e-4
+    lr: Annotated[float, "Adam's learning rate at the start of its cosine"] = 2e-4
     style_weight: Annotated[float, "style loss against content loss: more is closer to the style, less edges"] = 10.0
-    filter_weight: Annotated[float, "style loss by random filters against the frozen network's"] = 0.5
+    filter_weight: Annotated[float, "style loss by random filters against the frozen network's"] = 1.0
     identity_weight: Annotated[float, "pixel loss at alpha 0"] = 300.0
     identity_images: Annotated[int, "photos of a step also decoded at alpha 0"] = 4
     seed: Annotated[int, "of the initial weights, crops and order"] = 0

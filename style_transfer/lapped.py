@@ -13,45 +13,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE = 16  # pixels a side of a block
-HALF = SIDE // 2
 
-
-def to_spectrum(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W), sides multiples of 16, to (B, 768, H/16, W/16): colour, row frequency, column frequency.
+def to_spectrum(images: Tensor, side: int) -> Tensor:
+    """Images (B, 3, H, W), multiples of `side`, to (B, 3 side², H/side, W/side): colour, row and column frequency.
 
     Colours are brightness, red against green, and both against blue. Values keep the images' Euclidean length.
     """
     b, _, h, w = images.shape
-    rows, columns = lapped_matrix(h).to(images), lapped_matrix(w).to(images)
+    rows, columns = lapped_matrix(h, side).to(images), lapped_matrix(w, side).to(images)
     colours = (opponent_colours().to(images) @ images.reshape(b, 3, h * w)).view(b, 3, h, w)
     waves = rows @ colours @ columns.T  # (B, 3, H, W), axes (frequency, block)
-    split = waves.view(b, 3, SIDE, h // SIDE, SIDE, w // SIDE)
-    return split.permute(0, 3, 5, 1, 2, 4).reshape(b, h // SIDE, w // SIDE, 3 * SIDE**2).permute(0, 3, 1, 2)
+    split = waves.view(b, 3, side, h // side, side, w // side)
+    return split.permute(0, 3, 5, 1, 2, 4).reshape(b, h // side, w // side, 3 * side**2).permute(0, 3, 1, 2)
 
 
-def from_spectrum(spectrum: Tensor) -> Tensor:
+def from_spectrum(spectrum: Tensor, side: int) -> Tensor:
     """The inverse of `to_spectrum`."""
     b, _, n, m = spectrum.shape
-    h, w = n * SIDE, m * SIDE
-    rows, columns = lapped_matrix(h).to(spectrum), lapped_matrix(w).to(spectrum)
-    split = spectrum.permute(0, 2, 3, 1).reshape(b, n, m, 3, SIDE, SIDE)
+    h, w = n * side, m * side
+    rows, columns = lapped_matrix(h, side).to(spectrum), lapped_matrix(w, side).to(spectrum)
+    split = spectrum.permute(0, 2, 3, 1).reshape(b, n, m, 3, side, side)
     waves = split.permute(0, 3, 4, 1, 5, 2).reshape(b, 3, h, w)
     colours = rows.T @ waves @ columns
     return (opponent_colours().to(spectrum).T @ colours.view(b, 3, h * w)).view(b, 3, h, w)
 
 
 @functools.lru_cache(maxsize=32)
-def lapped_matrix(size: int) -> Tensor:
-    """The orthonormal transform of `size` positions: rows run over frequency, then block.
+def lapped_matrix(size: int, side: int) -> Tensor:
+    """The orthonormal transform of `size` positions in blocks of `side`: rows run over frequency, then block.
 
     The half blocks at both ends have no border to lap over and are left as they are before the cosines.
     """
-    blocks = size // SIDE
+    blocks, half = size // side, side // 2
     lapped = torch.eye(size)
-    lapped[HALF : size - HALF, HALF : size - HALF] = torch.kron(torch.eye(blocks - 1), border_filter(SIDE))
-    transform = torch.kron(torch.eye(blocks), cosine_matrix(SIDE)) @ lapped
-    return transform.view(blocks, SIDE, size).transpose(0, 1).reshape(size, size)
+    lapped[half : size - half, half : size - half] = torch.kron(torch.eye(blocks - 1), border_filter(side))
+    transform = torch.kron(torch.eye(blocks), cosine_matrix(side)) @ lapped
+    return transform.view(blocks, side, size).transpose(0, 1).reshape(size, size)
 
 
 def cosine_matrix(side: int) -> Tensor:

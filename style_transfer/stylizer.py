@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adain import Statistics, mean_std, restyle_features
-from .images import Images, check_images
+from .images import Images, check_images, pad_to_multiple
 from .network import Network
 from .weights import load_network
 
@@ -74,7 +74,12 @@ class Stylizer:
 
         `alpha` is the strength in [0, 1], one number or (B,): 0 is the network's reconstruction of the content.
         """
-        return self.restyle_to(content, self.statistics(style), alpha)
+        encoded, styles = self.encode(content), self.statistics(style)
+        if styles.mean.shape[1] != encoded.statistics.mean.shape[1]:
+            # `compact` looks at small and at large images with spectra of different resolution.
+            size = (content.shape[2], content.shape[3])
+            styles = self.statistics(F.interpolate(style, size, mode="bilinear", antialias=True).clamp(0, 1))
+        return self.decode(encoded, styles, alpha)
 
     @torch.no_grad()
     def restyle(self, images: Images, partners: Tensor, alpha: float | Tensor = 0.5) -> Images:
@@ -138,11 +143,3 @@ class Stylizer:
 def _split(statistics: Statistics, widths: list[int]) -> list[Statistics]:
     means, stds = torch.split(statistics.mean, widths, 1), torch.split(statistics.std, widths, 1)
     return [Statistics(mean, std) for mean, std in zip(means, stds, strict=True)]
-
-
-def pad_to_multiple(images: Images, multiple: int, smallest: int) -> Images:
-    """Repeat the last row and column until both sides are multiples of `multiple` and at least `smallest` pixels."""
-    height, width = images.shape[2:]
-    below = max(-height % multiple, smallest - height)
-    right = max(-width % multiple, smallest - width)
-    return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images

@@ -22,7 +22,7 @@ from .vgg19 import Vgg19
 
 ARCHITECTURES: dict[str, type[Network]] = {"compact": Compact, "vgg19": Vgg19}
 SHIPPED = Path(__file__).parent / "weights" / "compact.safetensors"
-SHIPPED_SHA256 = "a690856e7247c150bbc896a95bfeee355f10e713d54f8ce3d5eb2aee61c79a4c"
+SHIPPED_SHA256 = "717ddd82f85ab5a6619adb180596e97116812bc7dc0a24789a0e3a7eb1c03a5e"
 PUBLISHED = ("vgg_normalised.pth", "decoder.pth")
 
 

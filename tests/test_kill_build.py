@@ -1,4 +1,4 @@
-"""`build-stylized` killed with SIGKILL at random moments and run again: the set of an undisturbed run, byte for byte."""
+"""`build-stylized` killed with SIGKILL at random moments and run again: the bytes of an undisturbed run."""
 
 import hashlib
 import random

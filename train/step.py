@@ -102,18 +102,19 @@ def run_step(
 ) -> StepResult:
     """All stages of a step on one batch, and their backward passes: gradients are added to `.grad`.
 
-    `forward` is a `Branched`, in training mode, or DDP around one (with `find_unused_parameters=True` where a step has
-    two stages). With `replicas` the batch is cut into that many, each with its own BatchNorm statistics, partners and
-    draws, as that many processes would.
+    `forward` is a `Branched`, in training mode, or DDP around one: with `find_unused_parameters=True` for `by_view` or
+    where `objective.stage_count` is above 1. With `replicas` the batch is cut into that many, each with its own
+    BatchNorm statistics, partners and draws, as that many processes would.
 
     To accumulate K batches give `share=1/K`, and `last=False` but for the last: only then does DDP exchange gradients.
     `by_view` has a forward and backward for each view, where memory is short; views that share a branch then have
     statistics of their own.
     `backward` is called with each stage's loss; with a GradScaler, `lambda loss: scaler.scale(loss).backward()`.
-    Raises ValueError when the batch cannot be cut into `replicas` of one size.
+    Raises ValueError when the batch cannot be cut into `replicas` of one size, TypeError for another `forward`.
     """
     network = forward.module if hasattr(forward, "module") else forward
-    assert isinstance(network, Branched)
+    if not isinstance(network, Branched):
+        raise TypeError(f"run_step takes a Branched or DDP around one, got {type(network).__name__}")
     steps = [
         objective.stages(part, network, replace(draws, replica=draws.replica * replicas + number))
         for number, part in enumerate(_cut(clean, replicas))

@@ -25,10 +25,12 @@ class Branched(nn.Module):
     """A network with branches (`branch_batchnorm.convert`), read by lists of views.
 
     `dtype` is that of autocast, bfloat16 say; None computes in the weights' own. `together` concatenates views of one
-    size into one pass, else each branch has its pass in turn: the same mathematics, up to dropout's draws.
+    size into one pass, else each branch has its pass in turn: the same mathematics, up to dropout's draws. On one CPU
+    core, three views in one pass took 0.76 to 0.95 of the time in turn at 64 pixels (MobileNetV3, ResNet-50 and 18), at
+    224 pixels 0.84 (MobileNetV3) and 1.09 (ResNet-50).
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype | None = None, together: bool = False) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None = None, together: bool = True) -> None:
         super().__init__()
         self.model = model
         self.dtype = dtype

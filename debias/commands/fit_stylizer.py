@@ -77,7 +77,9 @@ def command(
         fit.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True))
         click.echo(f"going on at step {fit.step} of {settings.steps}")
     _run(fit, endless(photos, fit.step), endless(textures, fit.step), checkpoint, out, save_every)
-    save_fitted(out, arch, fit.network, {"debias": __version__, "settings": json.dumps(used)})
+    # Names without their folders: the file travels, and where it was made is nobody's business.
+    named = used | {"content": Path(content).name, "styles": Path(styles).name, "loss_network": loss_file.name}
+    save_fitted(out, arch, fit.network, {"debias": __version__, "settings": json.dumps(named)})
     checkpoint.unlink(missing_ok=True)
     _sheet(out, next(endless(photos, 0)), next(endless(textures, 0)), device)
     click.echo(f"{out}  {out.stat().st_size / 1e6:.1f} MB\n{out}.png")

@@ -64,7 +64,7 @@ def test_a_new_network_is_the_identity_at_alpha_zero(widths):
 def test_a_new_network_transfers_the_spectrum_at_alpha_one():
     images = pictures(2, 64, 64) * torch.tensor([0.9, 0.3])[:, None, None, None]
     out = Stylizer(new(), clamp=False).restyle(images, torch.tensor([1, 0]), alpha=1.0)
-    found, wanted = mean_std(to_spectrum(out)), mean_std(to_spectrum(images.flip(0)))
+    found, wanted = mean_std(to_spectrum(out, 16)), mean_std(to_spectrum(images.flip(0), 16))
     torch.testing.assert_close(found.mean, wanted.mean, rtol=0, atol=1e-4)
     # EPSILON beneath both roots keeps quiet channels from meeting exactly.
     torch.testing.assert_close(found.std, wanted.std, rtol=0, atol=2e-3)
@@ -76,6 +76,14 @@ def test_levels_lie_at_strides_16_8_and_16():
     assert [tuple(level.shape) for level in levels] == [(2, 768, 4, 2), (2, 12, 8, 4), (2, 20, 4, 2)]
     assert network.decode(levels).shape == (2, 3, 64, 32)
     assert network.stride == network.smallest == 16
+
+
+def test_a_large_image_has_a_finer_spectrum():
+    network = new((8, 12, 20))
+    levels = network.encode(pictures(1, 144, 128))
+    assert [tuple(level.shape) for level in levels] == [(1, 3072, 5, 4), (1, 12, 18, 16), (1, 20, 9, 8)]
+    images = pictures(1, 144, 128)
+    torch.testing.assert_close(network.decode(network.encode(images)), images, rtol=0, atol=1e-5)
 
 
 def test_every_level_reaches_the_image():
@@ -110,13 +118,13 @@ def test_the_learned_levels_are_their_plain_form():
     fine = network.stem(space_to_depth(images, 4)).relu()
     middle = network.encode_middle(network.to_middle(fine).relu())
     coarse = network.encode_coarse(network.to_coarse(middle).relu())
-    torch.testing.assert_close(network.encode(images), [to_spectrum(images), middle, coarse])
+    torch.testing.assert_close(network.encode(images), [to_spectrum(images, 16), middle, coarse])
 
 
 def test_the_decoder_corrects_the_image_of_the_spectrum():
     network = new((8, 8, 8), perturbed=True)
     spectrum, middle, coarse = network.encode(pictures(1, 32, 32))
-    base = from_spectrum(spectrum)
+    base = from_spectrum(spectrum, 16)
     middle_up = network.from_coarse(network.decode_coarse(coarse)).repeat_interleave(2, 2).repeat_interleave(2, 3)
     above = network.from_middle(network.decode_middle(middle + middle_up))
     above = above.repeat_interleave(2, 2).repeat_interleave(2, 3)

@@ -167,7 +167,8 @@ def test_every_size_comes_back(stylizer, size):
     assert out.shape == images.shape
     assert out.dtype == torch.float32
     assert out.isfinite().all()
-    assert stylizer.statistics(images).mean.shape == stylizer.statistics(IMAGES[:2]).mean.shape
+    assert stylizer(images, IMAGES[:2]).shape == images.shape
+    assert stylizer(IMAGES[:2], images).shape == IMAGES[:2].shape
 
 
 def test_padding_repeats_the_border_and_is_no_more_than_needed():
@@ -220,9 +221,10 @@ def test_batch_composition_and_order_change_nothing(stylizer):
         close(stylizer.restyle_to(IMAGES[order], style, 1.0), out[order], 1e-4)
 
 
-def test_an_empty_batch_is_refused(compact):
-    with pytest.raises(ValueError, match="images are empty"):
-        compact.restyle(IMAGES[:0], PARTNERS[:0])
+def test_an_empty_batch_stays_empty_and_images_without_pixels_are_refused(compact):
+    assert compact.restyle(IMAGES[:0], PARTNERS[:0]).shape == (0, 3, 32, 48)
+    with pytest.raises(ValueError, match="no pixels"):
+        compact.restyle(IMAGES[:, :, :0], PARTNERS)
 
 
 def test_memory_layout_does_not_matter(stylizer):

@@ -22,7 +22,7 @@ from debias.style_transfer import Stylizer
 from debias.train import objectives as package
 from debias.train.branch_batchnorm import convert
 from debias.train.objectives import OBJECTIVES, Clean, objective
-from debias.train.objectives.debiased import authors_size, resized
+from debias.train.objectives.debiased import Resize, authors_size, resized
 from debias.train.step import run_step
 from debias.train.views_forward import Branched
 
@@ -114,9 +114,9 @@ def test_views_are_images_with_targets(name, variant, stylizer):
             assert view.images.max() <= 1
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [*OBJECTIVES, *SUMS[:2]])
 def test_two_steps_on_a_network_that_is_no_resnet(name, stylizer):
-    chosen = make(name, stylizer)
+    chosen = make(name, stylizer, **({"attack_eps": "1/255", "attack_steps": 1} if "adv" in name else {}))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = convert(torchvision.models.mobilenet_v3_small(num_classes=CLASSES), chosen.norm_branches)
@@ -193,7 +193,7 @@ def test_shared_branches_send_every_view_to_main(name, stylizer):
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("size", [1, 2, 7])
 def test_a_partial_batch_has_what_it_can(name, size, stylizer):
     found = views(make(name, stylizer), batch(size))
     assert len(found["main"].images) >= 1
@@ -298,7 +298,7 @@ def test_the_clean_images_reach_main_untouched(stylizer):
 def test_attacked_images_stay_in_the_ball_and_do_worse(name, stylizer):
     net, clean = network(), batch()
     net.model[3].p = 0.0
-    settings = {"attack_eps": "8/255", "attack_step_size": "4/255", "attack_random_start": 0.0}
+    settings: dict[str, Any] = {"attack_eps": "8/255", "attack_step_size": "4/255", "attack_random_start": 0.0}
     found = views(objective(name, **settings), clean, net=copy.deepcopy(net))
     view = found["main" if name == "adversarial" else "adversarial"]
     own = clean.images[-len(view.images) :]
@@ -351,6 +351,12 @@ def test_the_papers_split_of_320_images():
     assert [view.weight for view in found.values()] == pytest.approx([0.8, 0.1, 0.1])
 
 
+def test_a_slice_of_one_image_stays_with_main(stylizer):
+    for name in ("fast-advprop", "fast-debiased"):
+        assert list(views(make(name, stylizer), batch(9))) == ["main"]
+        assert len(views(make(name, stylizer), batch(9))["main"].images) == 9
+
+
 def test_a_part_without_a_share_sees_the_slices_of_others(stylizer):
     found = views(make("advprop+fast-debiased", stylizer))
     assert [len(found[name].images) for name in ("main", "adversarial", "stylized")] == [8, 10, 2]
@@ -374,9 +380,10 @@ def test_the_authors_sizes():
     assert authors_size(64, step=0, epoch=0, lr_stages=stages, smallest=112) == 64
 
 
+@pytest.mark.parametrize("branches", ["separate", "shared"])
 @pytest.mark.parametrize("together", [False, True])
-def test_smaller_stylised_images_beside_full_ones(together, stylizer):
-    chosen = make("debiased", stylizer, size_schedule="authors", smallest_size=8, lr_stages=(0, 10))
+def test_smaller_stylised_images_beside_full_ones(together, branches, stylizer):
+    chosen = make("debiased", stylizer, size_schedule="authors", smallest_size=8, lr_stages=(0, 10), branches=branches)
     draws = BatchDraws(0, epoch=0, step=0)
     assert views(chosen, draws=draws)["stylized"].images.shape[2:] == (8, 8)
     net = network()
@@ -386,8 +393,9 @@ def test_smaller_stylised_images_beside_full_ones(together, stylizer):
 
 def test_resizing_keeps_a_plain_colour_and_the_same_size_the_images():
     grey = torch.full((2, 3, 12, 12), 0.25)
-    for mode in ("bilinear", "nearest"):
-        torch.testing.assert_close(resized(grey, (8, 6), mode), torch.full((2, 3, 8, 6), 0.25))  # type: ignore[arg-type]
+    modes: tuple[Resize, ...] = ("bilinear", "nearest")
+    for mode in modes:
+        torch.testing.assert_close(resized(grey, (8, 6), mode), torch.full((2, 3, 8, 6), 0.25))
     assert resized(grey, (12, 12), "nearest") is grey
 
 
@@ -399,8 +407,8 @@ def test_copies_made_before_take_the_place_of_the_stylizer():
     assert torch.equal(view.images, made)
     torch.testing.assert_close(view.targets, 0.8 * clean.targets + 0.2 * textures)
     assert "stylized" in views(objective("debiased"), brought.rows(0, 1))  # alone, but with a style
-    fast = views(objective("fast-debiased"), brought.rows(0, 5))["stylized"]
-    assert torch.equal(fast.images, made[4:5])
+    fast = views(objective("fast-debiased"), brought)["stylized"]
+    assert torch.equal(fast.images, made[8:])
 
 
 def test_a_bank_lends_styles_to_a_batch_of_one(stylizer):

@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from .debiased import Debiased
-from .parts import Clean, check_share
+from .parts import check_share
 
 __all__ = ["FastDebiased"]
 
 
 @dataclass(frozen=True)
 class FastDebiased(Debiased):
-    """A slice of the batch as cue conflicts, its styles from the slice itself or from the `bank`.
-
-    A slice of one image without a bank would have no style, so it stays with main.
-    """
+    """A slice of the batch as cue conflicts, its styles from the slice itself or from the `bank`."""
 
     stylized_share: Annotated[float, "share of the batch that is stylised, and not trained on clean"] = 0.2
     balance: Annotated[bool, "average the gradient of each BatchNorm branch over the images that it read"] = True
@@ -38,8 +35,3 @@ class FastDebiased(Debiased):
     def balances_branches(self) -> bool:
         """`balance`."""
         return self.balance
-
-    def taken(self, clean: Clean) -> int:
-        """The share of the batch, or none where it would be without a style."""
-        count = super().taken(clean)
-        return count if self.has_styles(clean.rows(0, count)) else 0

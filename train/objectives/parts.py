@@ -97,8 +97,12 @@ class Part:
         return False
 
     def taken(self, clean: Clean) -> int:
-        """How many images of the whole batch `clean` this part takes: `share`, rounded down."""
-        return int(self.share * len(clean) + 1e-6)  # 0.29 * 100 is 28.999...
+        """How many images of the whole batch `clean` this part takes: `share`, rounded down, but never a single one.
+
+        One image has neither statistics for BatchNorm nor a partner, so it stays with main.
+        """
+        count = int(self.share * len(clean) + 1e-6)  # 0.29 * 100 is 28.999...
+        return count if count > 1 else 0
 
     def main_images(self, clean: Clean, step: Step) -> Images:
         """What main reads in place of the clean images."""

@@ -71,6 +71,11 @@ class Objective:
         return () if self.branches == "shared" else tuple(name for part in self.parts for name in part.branches)
 
     @property
+    def stage_count(self) -> int:
+        """The most stages that a step has. With two or more DDP needs `find_unused_parameters=True`."""
+        return max(part.stage_count for part in self.parts)
+
+    @property
     def asks_augmented(self) -> bool:
         """Whether the loader gives a second augmentation of each batch, `Clean.augmented`."""
         return any(part.asks_augmented for part in self.parts)
