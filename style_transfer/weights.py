@@ -22,7 +22,7 @@ from .vgg19 import Vgg19
 
 ARCHITECTURES: dict[str, type[Network]] = {"compact": Compact, "vgg19": Vgg19}
 SHIPPED = Path(__file__).parent / "weights" / "compact.safetensors"
-SHIPPED_SHA256 = "717ddd82f85ab5a6619adb180596e97116812bc7dc0a24789a0e3a7eb1c03a5e"
+SHIPPED_SHA256 = "b81496fcd30982fb01b6628bdd14b36409173098d50ad2d0fd7d5dd53c2df079"
 PUBLISHED = ("vgg_normalised.pth", "decoder.pth")
 
 
