@@ -84,7 +84,7 @@ def command(
 def say_skipped(bad: tuple[BadFile, ...]) -> None:
     """Name the files that were left out, with the reason."""
     if bad:
-        click.echo(f"{len(bad)} bad files left out:", err=True)
+        click.echo(f"{len(bad)} bad file{'s' if len(bad) > 1 else ''} left out:", err=True)
     for file in bad[:SHOWN]:
         click.echo(f"  {file.name}: {file.reason}", err=True)
     if len(bad) > SHOWN:

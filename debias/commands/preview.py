@@ -15,6 +15,7 @@ from debias.pipelines.view import Targets
 from debias.style_transfer import Stylizer
 
 from ..options import dry_run_option, options, picked, print_settings
+from .build_stylized import say_skipped
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def draw_sheet(data: str, out: Path, settings: PreviewSettings) -> None:
     """Draw the sheet of `data` and write it to `out`."""
     generator = torch.Generator().manual_seed(settings.seed)
     loader = image_loader(data, settings.split, settings.size, settings.rows, train=False, crop=1.0)
+    say_skipped(loader.bad)
     if len(loader.listing) < 2:
         raise ValueError(f"{data} has one usable image; a cue conflict needs two")
     chosen = torch.randperm(len(loader.listing), generator=generator)[: settings.rows]

@@ -149,7 +149,7 @@ def test_external_styles_lend_no_label(photos: Path, folder: Path, build: Run) -
     (folder / "styles" / "broken.png").write_bytes(PNG[:30])
     result = build("photos", "out", "--styles", "styles")
     assert result.exit_code == 0, result.output
-    assert "1 bad files left out" in result.stderr
+    assert "1 bad file left out" in result.stderr
     for record in manifest(folder / "out"):
         assert record["texture_class"] is None
         assert record["shape_weight"] == 1
