@@ -2,7 +2,8 @@
 
 An image's style is to a large part the energy of its colours and frequencies. The first level is just that: the fixed,
 orthonormal spectrum of `lapped.py`, whose channels' standard deviations are the image's local power spectrum. AdaIN
-there needs no fitting and loses no edge at alpha 0. Learned features at strides 8 and 16 then correct what a spectrum cannot say.
+there needs no fitting and loses no edge at alpha 0. Learned features at strides 8 and 16 then correct what a spectrum
+cannot say.
 
 No convolution runs at full resolution: 4x4 pixel blocks become channels on the way in and pixels again on the way out,
 so that nearly all time goes into dense 3x3 convolutions.
