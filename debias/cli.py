@@ -12,6 +12,7 @@ from . import __version__
 # Each command's module is imported when the command is used.
 COMMANDS = {
     "build-stylized": "Build a stylised image set with dual shape and texture labels.",
+    "train": "Train a network: debiased, AdvProp, or both.",
     "fit-stylizer": "Fit a stylizer network on your own photos and styles.",
     "preview": "Draw a contact sheet of cue-conflict images with their labels.",
     "demo": "A tour on embedded data: no download, no GPU.",

@@ -61,7 +61,10 @@ def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[
     required = field.default is dataclasses.MISSING
     common: dict[str, Any] = {"help": text[0].upper() + text[1:] + ".", "required": required}
     if not required:
-        common |= {"default": field.default, "show_default": field.default not in (None, "", False)}
+        common |= {
+            "default": field.default,
+            "show_default": not (field.default is None or field.default is False or field.default == ""),
+        }
     if kind is bool:
         name = flag if not field.default else f"{flag}/--no-{flag[2:]}"
         return click.option(name, field.name, is_flag=True, **common)

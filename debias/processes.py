@@ -1,20 +1,13 @@
-"""This process among those that torchrun started, or alone."""
+"""The processes of a set builder: one alone, or those that torchrun started."""
 
-import os
+import atexit
 
 from debias.pipelines.stylized_set import Group
+from debias.train.world import join
 
 
 def group() -> Group:
     """The group of a torchrun job, connected over gloo; a group of one without torchrun."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
-        return Group()
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo")
-
-    def wait() -> None:
-        dist.barrier()
-
-    return Group(dist.get_rank(), world_size, wait)
+    world = join()
+    atexit.register(world.leave)  # the builder's end is the command's, which has no more to say to the others
+    return Group(world.rank, world.size, world.wait)

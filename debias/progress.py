@@ -33,6 +33,13 @@ class Progress:
             self._said = time.monotonic()
             click.echo(self._line(), err=True)
 
+    def say(self, text: str) -> None:
+        """Print a line of news, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(text)
+
     @property
     def rate(self) -> float:
         """Units a second in this run."""

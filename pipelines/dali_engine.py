@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
-from debias.style_transfer import Images
-
+from .engines import Decoded, Interpolation
 from .sampler import Draws
 from .scan import SHOWN, Scan
 
@@ -31,8 +30,14 @@ READERS = 4  # threads that read files, so that a slow disk is waited for once a
 
 
 def batches(
-    source: Scan, plans: Iterator[Draws], size: tuple[int, int], batch_size: int, device: torch.device, threads: int
-) -> Iterator[tuple[Draws, Images]]:
+    source: Scan,
+    plans: Iterator[Draws],
+    size: tuple[int, int],
+    batch_size: int,
+    device: torch.device,
+    threads: int,
+    interpolation: Interpolation,
+) -> Iterator[Decoded]:
     """Yield each plan (at most `batch_size` samples) with its images, float32 (n, 3, H, W) in [0, 1] on `device`.
 
     A file that DALI refuses and Pillow reads goes in as Pillow's pixels. Raises ValueError that names the files.
@@ -40,11 +45,12 @@ def batches(
     with ThreadPoolExecutor(READERS, thread_name_prefix="debias-reader") as readers:
         while True:
             feed = _Feed(source, plans, size, readers)
-            pipeline = _pipeline(feed, size, batch_size, device, threads)
+            pipeline = _pipeline(feed, size, batch_size, device, threads, interpolation)
             try:
                 while True:
                     (output,) = pipeline.run(*_streams(device))
-                    yield feed.under_way.popleft(), from_dlpack(output.as_tensor())
+                    images = from_dlpack(output.as_tensor())
+                    yield Decoded(feed.under_way.popleft(), images, f"dali {_decoder(device)}")
             except StopIteration:
                 return
             except RuntimeError as error:
@@ -56,6 +62,10 @@ def batches(
 
 def _streams(device: torch.device) -> tuple[int, ...]:
     return (torch.cuda.current_stream(device).cuda_stream,) if device.type == "cuda" else ()
+
+
+def _decoder(device: torch.device) -> str:
+    return "mixed" if device.type == "cuda" else "cpu"
 
 
 class _Feed:
@@ -83,11 +93,17 @@ class _Feed:
         )
 
 
-def _pipeline(feed: _Feed, size: tuple[int, int], batch_size: int, device: torch.device, threads: int) -> Any:
+def _pipeline(
+    feed: _Feed,
+    size: tuple[int, int],
+    batch_size: int,
+    device: torch.device,
+    threads: int,
+    interpolation: Interpolation,
+) -> Any:
     fn, types = dali.fn, dali.types
-    gpu = device.type == "cuda"
     number = None
-    if gpu:
+    if device.type == "cuda":
         number = torch.cuda.current_device() if device.index is None else device.index
     with dali.Pipeline(batch_size, threads, number, prefetch_queue_depth=AHEAD) as pipeline:
         files, corner, shape, resize, top, left, flip = fn.external_source(source=feed, batch=True, num_outputs=7)
@@ -96,11 +112,10 @@ def _pipeline(feed: _Feed, size: tuple[int, int], batch_size: int, device: torch
             corner,
             shape,
             axes=[0, 1],
-            device="mixed" if gpu else "cpu",
+            device=_decoder(device),
             jpeg_fancy_upsampling=True,  # nvJPEG's default differs from libjpeg's
         )
-        # subpixel_scale=False: with the default DALI is up to 7 of 255 away from Pillow and torchvision
-        images = fn.resize(images, size=resize, interp_type=types.INTERP_LINEAR, antialias=True, subpixel_scale=False)
+        images = _resize(images, resize, interpolation)
         images = fn.crop_mirror_normalize(
             images,
             crop=size,
@@ -115,6 +130,17 @@ def _pipeline(feed: _Feed, size: tuple[int, int], batch_size: int, device: torch
         pipeline.set_outputs(images)
     pipeline.build()
     return pipeline
+
+
+def _resize(images: Any, size: Any, interpolation: Interpolation) -> Any:
+    # subpixel_scale=False: with the default DALI is up to 7 of 255 away from Pillow and torchvision
+    how: dict[str, Any] = {"antialias": True, "subpixel_scale": False}
+    if interpolation == "bilinear":
+        return dali.fn.resize(images, size=size, interp_type=dali.types.INTERP_LINEAR, **how)
+    # The cubic filter overshoots, and torchvision cuts to [0, 255] after each direction, the width first: in one go
+    # DALI would be up to 29 of 255 away on noise and 10 on photos.
+    how |= {"interp_type": dali.types.INTERP_CUBIC, "mode": "stretch"}
+    return dali.fn.resize(dali.fn.resize(images, resize_x=size[1], **how), resize_y=size[0], **how)
 
 
 def _mend(source: Scan, under_way: deque[Draws], error: RuntimeError) -> None:

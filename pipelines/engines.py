@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterator
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
@@ -11,6 +12,15 @@ from .sampler import Draws
 from .scan import Scan, cpus
 
 ENGINES = ("auto", "dali", "torchvision")
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+class Decoded(NamedTuple):
+    """A plan carried out: `images` float32 (n, 3, H, W) in [0, 1], and what really decoded them."""
+
+    draws: Draws
+    images: Images
+    decoder: str
 
 
 def pick_engine(engine: str) -> str:
@@ -30,6 +40,12 @@ def pick_engine(engine: str) -> str:
     return "dali"
 
 
+def check_interpolation(interpolation: str) -> None:
+    """Raise ValueError unless both engines resize so."""
+    if interpolation not in get_args(Interpolation):
+        raise ValueError(f"--interpolation must be one of {', '.join(get_args(Interpolation))}, got {interpolation!r}")
+
+
 def engine_batches(
     engine: str,
     source: Scan,
@@ -38,12 +54,13 @@ def engine_batches(
     batch_size: int,
     device: torch.device,
     workers: int,
-) -> Iterator[tuple[Draws, Images]]:
-    """Yield each plan (at most `batch_size` samples) with its images, float32 (n, 3, H, W) in [0, 1] on `device`."""
+    interpolation: Interpolation,
+) -> Iterator[Decoded]:
+    """Yield each plan (at most `batch_size` samples) with its images on `device`."""
     if engine == "dali":
         from . import dali_engine
 
-        return dali_engine.batches(source, plans, size, batch_size, device, workers or cpus())
+        return dali_engine.batches(source, plans, size, batch_size, device, workers or cpus(), interpolation)
     from . import torchvision_engine
 
-    return torchvision_engine.batches(source, plans, size, device, workers)
+    return torchvision_engine.batches(source, plans, size, device, workers, interpolation)

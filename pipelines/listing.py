@@ -21,6 +21,7 @@ IMAGE_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")  # ImageFolder's, and gif
 )
 SPLITS = ("train", "val", "test")
+WHOLE_FILE = -1  # the offset of an image that has a file of its own, among samples of shards
 NOT_A_FILE = -1  # the size of a broken link, a folder with an image's name, a pipe
 
 
@@ -40,7 +41,7 @@ class Listing:
     sizes: NDArray[np.int64]
     stamps: NDArray[np.int64]
     archives: tuple[str, ...] = ()  # for each sample the path of its shard; empty for a folder
-    offsets: NDArray[np.int64] | None = None  # (N,) where in the shard the image begins
+    offsets: NDArray[np.int64] | None = None  # (N,) where in the shard the image begins, `WHOLE_FILE` where in none
 
     def __len__(self) -> int:
         return len(self.names)
@@ -52,7 +53,7 @@ class Listing:
     def read(self, index: int) -> bytes:
         """Return the encoded bytes of sample `index`. Raises OSError where they cannot be read."""
         with open(self.path(index), "rb") as file:
-            if self.offsets is None:
+            if self.offsets is None or self.offsets[index] == WHOLE_FILE:
                 return file.read()
             file.seek(int(self.offsets[index]))
             data = file.read(int(self.sizes[index]))
@@ -72,6 +73,23 @@ class Listing:
             stamps=self.stamps[keep],
             archives=tuple(self.archives[i] for i in keep) if self.archives else (),
             offsets=None if self.offsets is None else self.offsets[keep],
+        )
+
+    def joined(self, other: "Listing") -> "Listing":
+        """Return the samples of both, `other` behind; it may lie elsewhere but has the same classes."""
+        listings = (self, other)
+        in_shards = any(each.offsets is not None for each in listings)
+        whole = [np.full(len(each), WHOLE_FILE) if each.offsets is None else each.offsets for each in listings]
+        elsewhere = os.path.abspath(other.root)
+        return Listing(
+            root=self.root,
+            classes=self.classes,
+            names=self.names + tuple(os.path.join(elsewhere, name) for name in other.names),
+            labels=np.concatenate([each.labels for each in listings]),
+            sizes=np.concatenate([each.sizes for each in listings]),
+            stamps=np.concatenate([each.stamps for each in listings]),
+            archives=tuple(each.path(i) for each in listings for i in range(len(each))) if in_shards else (),
+            offsets=np.concatenate(whole) if in_shards else None,
         )
 
     @cached_property

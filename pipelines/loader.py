@@ -2,29 +2,21 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from debias.style_transfer import Images
-
-from .engines import engine_batches, pick_engine
+from .batch_plan import Augment, Batch, BatchPlan, augmenter_name
+from .engines import Interpolation, check_interpolation, engine_batches, pick_engine
 from .listing import Listing, list_images
 from .sampler import Draws, EvalDraws, Ints, TrainDraws, epoch_order, step_slices
-from .scan import BadFile, scan
-from .view import Labels
+from .scan import BadFile, Scan, scan
+from .stylized_copies import pair_copies
 
-
-@dataclass(frozen=True)
-class Batch:
-    """`images` (B, 3, H, W) float32 in [0, 1], `labels` (B,) int64, `indices` (B,) int64 into the loader's listing."""
-
-    images: Images
-    labels: Labels
-    indices: torch.Tensor
+__all__ = ["Batch", "ImageLoader", "image_loader"]
 
 
 def image_loader(
@@ -48,6 +40,11 @@ def image_loader(
     strict: bool = False,
     flat: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    interpolation: Interpolation = "bilinear",
+    second: bool = False,
+    augment: Augment | None = None,
+    augment_second: Augment | None = None,
+    stylized: str | PathLike[str] | None = None,
 ) -> "ImageLoader":
     """Return a loader over the samples of `data` in `split`; every file is checked first, bad ones are left out.
 
@@ -57,25 +54,45 @@ def image_loader(
     `train=False` keeps the order of the files (or `order`, indices into the listing) and every image once, resized so
     that `size` is the share `crop` of the shorter side. `workers` are threads that decode; 0 is this thread for
     torchvision and one per CPU for DALI. `strict` refuses bad files, `flat` accepts a folder without class folders.
+    `interpolation` is that of torchvision's resize with antialias; the engines agree to 1/255 (bicubic: 2/255), within
+    4 pixels of the border to 10/255.
+
+    For `train=True` alone: `second=True` adds `Batch.augmented`, the same files with a window and a flip of their own;
+    `stylized` is a set that `debias build-stylized` made of `data`, and adds `Batch.stylized` and `Batch.textures`,
+    copy number epoch mod copies with a window and a flip of its own. `augment` and `augment_second` are called with the
+    images (B, 3, H, W) float32 in [0, 1], or the second ones, on `device`, their indices (B,) int64 on the CPU and the
+    epoch, and return the images to use.
+
     Raises ValueError in one line that names the file or flag and the fix.
     """
-    listing = list_images(data, split, flat=flat)
     sides = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    return ImageLoader(
-        listing,
-        size=sides,
-        batch_size=batch_size,
-        train=train,
-        engine=pick_engine(engine),
+    _check(sides, batch_size, train, seed, rank, world_size, workers)
+    check_interpolation(interpolation)
+    _check_use(train, order, second=second, augment=augment, augment_second=augment_second, stylized=stylized)
+    draws = TrainDraws(sides, seed, scale, ratio, flip) if train else EvalDraws(sides, crop)
+    chosen = pick_engine(engine)
+    found = scan(list_images(data, split, flat=flat), workers, strict=strict, progress=progress)
+    copies = None if stylized is None else pair_copies(found, data, split, Path(stylized), workers, progress)
+    plan = BatchPlan(
+        source=found if copies is None else copies.source,
+        draws=draws,
         device=torch.device(device),
+        second=second,
+        copies=copies,
+        augment=augment,
+        augment_second=augment_second,
+    )
+    return ImageLoader(
+        found,
+        plan,
+        batch_size=batch_size,
+        engine=chosen,
         seed=seed,
         rank=rank,
         world_size=world_size,
         workers=workers,
-        draws=TrainDraws(sides, seed, scale, ratio, flip) if train else EvalDraws(sides, crop),
+        interpolation=interpolation,
         order=order,
-        strict=strict,
-        progress=progress,
     )
 
 
@@ -83,32 +100,29 @@ class ImageLoader:
     """Batches of one split, made by `image_loader`.
 
     Each pass is one epoch; when it ends the epoch advances, `set_epoch` sets it. A pass left early starts again.
-    `engine` is the one in use, `bad` the files left out, `listing` what `Batch.indices` count in.
+    `engine` is the one chosen, and `decoder` what really decoded the last batch: "dali cpu", "dali mixed" (on the GPU)
+    or "pillow"; None before the first. `bad` are the files left out, `listing` is what `Batch.indices` count in.
     """
 
     def __init__(
         self,
-        listing: Listing,
+        found: Scan,
+        plan: BatchPlan,
         *,
-        size: tuple[int, int],
         batch_size: int,
-        train: bool,
         engine: str,
-        device: torch.device,
         seed: int,
         rank: int,
         world_size: int,
         workers: int,
-        draws: TrainDraws | EvalDraws,
+        interpolation: Interpolation,
         order: Sequence[int] | None,
-        strict: bool,
-        progress: Callable[[int, int], None] | None,
     ):
-        _check(size, batch_size, train, seed, rank, world_size, workers, order)
-        self._scan = scan(listing, workers, strict=strict, progress=progress)
-        self.engine, self.device, self.size, self.batch_size = engine, device, size, batch_size
-        self.seed, self.rank, self.world_size, self.workers, self.train = seed, rank, world_size, workers, train
-        self._draws = draws
+        self._scan, self._plan = found, plan
+        self.engine, self.interpolation, self.batch_size = engine, interpolation, batch_size
+        self.seed, self.rank, self.world_size, self.workers = seed, rank, world_size, workers
+        self.device, self.size, self.train = plan.device, plan.draws.size, isinstance(plan.draws, TrainDraws)
+        self.decoder: str | None = None
         self._order = None if order is None else _checked_order(order, len(self.listing))
         self.epoch = 0
         self._done = 0  # global steps of this epoch that were handed out
@@ -140,6 +154,16 @@ class ImageLoader:
         return self.listing.classes
 
     @property
+    def augmenter(self) -> str:
+        """The name of `augment`, "none" without one."""
+        return augmenter_name(self._plan.augment)
+
+    @property
+    def second_augmenter(self) -> str:
+        """The name of `augment_second`, "none" without one."""
+        return augmenter_name(self._plan.augment_second)
+
+    @property
     def steps(self) -> int:
         """Steps of a whole epoch over all processes."""
         count = len(self.listing) if self._order is None else len(self._order)
@@ -151,10 +175,11 @@ class ImageLoader:
 
     def with_order(self, order: Sequence[int]) -> "ImageLoader":
         """Return an evaluation loader over these indices of the listing, in this order; nothing is scanned again."""
-        _check_order_use(self.train)
+        _check_use(self.train, order)
         other = copy.copy(self)
         other._order = _checked_order(order, len(self.listing))
         other.epoch = other._done = other._first = 0
+        other.decoder = None
         return other
 
     def set_epoch(self, epoch: int) -> None:
@@ -200,15 +225,15 @@ class ImageLoader:
         def plans() -> Iterator[Draws]:
             for step, indices in self._slices(first, epoch):
                 steps.append(step)
-                yield self._draws(indices, self._scan.shapes[indices], epoch)
+                yield self._plan.draw(indices, epoch)
 
-        share = -(-self.batch_size // self.world_size)
-        made = engine_batches(self.engine, self._scan, plans(), self.size, share, self.device, self.workers)
-        for draws, images in made:
-            self._done = steps.pop(0) + 1
-            indices = torch.from_numpy(draws.indices)
-            labels = torch.from_numpy(self.listing.labels[draws.indices])
-            yield Batch(images, labels.to(self.device), indices.to(self.device))
+        most = -(-self.batch_size // self.world_size) * self._plan.blocks
+        made = engine_batches(
+            self.engine, self._plan.source, plans(), self.size, most, self.device, self.workers, self.interpolation
+        )
+        for draws, images, decoder in made:
+            self._done, self.decoder = steps.pop(0) + 1, decoder
+            yield self._plan.batch(draws, images, epoch)
         self.epoch, self._done = epoch + 1, 0
 
     def _slices(self, first: int, epoch: int = 0) -> Iterator[tuple[int, Ints]]:
@@ -220,14 +245,7 @@ class ImageLoader:
 
 
 def _check(
-    size: tuple[int, int],
-    batch_size: int,
-    train: bool,
-    seed: int,
-    rank: int,
-    world_size: int,
-    workers: int,
-    order: Sequence[int] | None,
+    size: tuple[int, int], batch_size: int, train: bool, seed: int, rank: int, world_size: int, workers: int
 ) -> None:
     if min(size) < 1:
         raise ValueError(f"--size must be 1 pixel or more, got {size}")
@@ -243,13 +261,17 @@ def _check(
         raise ValueError(f"--seed must lie in [0, 2**64), got {seed}")
     if workers < 0:
         raise ValueError(f"--workers must be 0 or more, got {workers}")
-    if order is not None:
-        _check_order_use(train)
 
 
-def _check_order_use(train: bool) -> None:
-    if train:
+def _check_use(train: bool, order: Sequence[int] | None, **of_training: object) -> None:
+    """Raise ValueError for what the one kind of loader alone can do."""
+    if train and order is not None:
         raise ValueError("order is for train=False; training draws its own from the seed")
+    asked = [name for name, value in of_training.items() if value not in (None, False)]
+    if asked and not train:
+        raise ValueError(f"{', '.join(asked)}: for train=True; evaluation reads the images as they are")
+    if "augment_second" in asked and "second" not in asked:
+        raise ValueError("augment_second changes the second images; give second=True too")
 
 
 def _checked_order(order: Sequence[int], count: int) -> Ints:

@@ -64,7 +64,7 @@ def read_records(out: Path) -> dict[str, Record]:
     records = {}
     for path in (out / MANIFEST, *sorted(out.glob(JOURNALS))):
         if path.exists():
-            for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for text in path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
                 record = _parsed(text)
                 if record is not None:
                     records[record.file] = record

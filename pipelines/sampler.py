@@ -4,8 +4,8 @@ A draw depends on nothing else: not on workers, prefetch, the batch a sample fal
 The window is torchvision's `RandomResizedCrop`; evaluation resizes the shorter side and cuts the centre.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 ATTEMPTS = 10  # as in torchvision: then the largest centre window with an allowed ratio
-ORDER, WINDOW = 0, 1  # what a stream of random numbers is for
+ORDER, WINDOW, SECOND, STYLIZED = 0, 1, 2, 3  # what a stream of random numbers is for; the last three are windows
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Draws:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Draws"]) -> "Draws":
+        """Return the samples of all parts, one after the other."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 def uniforms(count: int, seed: int, epoch: int, index: int, stream: int) -> NDArray[np.float64]:
@@ -95,9 +100,9 @@ class TrainDraws:
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip must lie in [0, 1], got {self.flip}")
 
-    def __call__(self, indices: Ints, shapes: Ints, epoch: int) -> Draws:
-        """Draw for `indices` (n,) of images with `shapes` (n, 2) height, width."""
-        draws = np.stack([uniforms(2 * ATTEMPTS + 3, self.seed, epoch, int(index), WINDOW) for index in indices])
+    def __call__(self, indices: Ints, shapes: Ints, epoch: int, stream: int = WINDOW) -> Draws:
+        """Draw for `indices` (n,) of images with `shapes` (n, 2) height, width; another `stream` is another draw."""
+        draws = np.stack([uniforms(2 * ATTEMPTS + 3, self.seed, epoch, int(index), stream) for index in indices])
         return Draws(
             indices=indices,
             windows=crop_windows(shapes, draws[:, 1:], self.scale, self.ratio),
@@ -118,8 +123,8 @@ class EvalDraws:
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop must lie in (0, 1], got {self.crop}")
 
-    def __call__(self, indices: Ints, shapes: Ints, epoch: int) -> Draws:
-        """Plan `indices` (n,) of images with `shapes` (n, 2) height, width; `epoch` changes nothing."""
+    def __call__(self, indices: Ints, shapes: Ints, epoch: int, stream: int = WINDOW) -> Draws:
+        """Plan `indices` (n,) of images with `shapes` (n, 2) height, width; `epoch` and `stream` change nothing."""
         resizes = resize_to_cover(shapes, (round(self.size[0] / self.crop), round(self.size[1] / self.crop)))
         return Draws(
             indices=indices,

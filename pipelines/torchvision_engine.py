@@ -13,37 +13,45 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional
+from torchvision.transforms.v2 import InterpolationMode, functional
 
 from debias.style_transfer import Images
 
+from .engines import Decoded, Interpolation
 from .sampler import Draws
 from .scan import Scan
 
 AHEAD = 2  # batches under way while one is used
-ENDS = [0, -1]  # first and last row or column
+DECODER = "pillow"
 
 
 def batches(
-    source: Scan, plans: Iterator[Draws], size: tuple[int, int], device: torch.device, workers: int
-) -> Iterator[tuple[Draws, Images]]:
+    source: Scan,
+    plans: Iterator[Draws],
+    size: tuple[int, int],
+    device: torch.device,
+    workers: int,
+    interpolation: Interpolation,
+) -> Iterator[Decoded]:
     """Yield each plan with its images, float32 (n, 3, H, W) in [0, 1] on `device`."""
     if workers == 0:
         for draws in plans:
             pixels = _empty(draws, size, device)
             with _one_torch_thread():
                 for row in range(len(draws)):
-                    _fill(pixels[row], source, draws, row)
-            yield draws, _images(pixels, device)
+                    _fill(pixels[row], source, draws, row, interpolation)
+            yield Decoded(draws, _images(pixels, device), DECODER)
         return
     pool = _pool(workers)
     try:
         under_way: deque[tuple[Draws, Tensor, list[Future[None]]]] = deque()
         for draws in plans:
             pixels = _empty(draws, size, device)
-            rows = [pool.submit(_fill, pixels[row], source, draws, row) for row in range(len(draws))]
-            under_way.append((draws, pixels, rows))
+            rows = range(len(draws))
+            filling = [pool.submit(_fill, pixels[row], source, draws, row, interpolation) for row in rows]
+            under_way.append((draws, pixels, filling))
             if len(under_way) > AHEAD:
                 yield _finish(*under_way.popleft(), device)
         while under_way:
@@ -56,10 +64,10 @@ def _empty(draws: Draws, size: tuple[int, int], device: torch.device) -> Tensor:
     return torch.empty(len(draws), 3, *size, dtype=torch.uint8, pin_memory=device.type == "cuda")
 
 
-def _finish(draws: Draws, pixels: Tensor, rows: list["Future[None]"], device: torch.device) -> tuple[Draws, Images]:
-    for row in rows:
+def _finish(draws: Draws, pixels: Tensor, filling: list["Future[None]"], device: torch.device) -> Decoded:
+    for row in filling:
         row.result()
-    return draws, _images(pixels, device)
+    return Decoded(draws, _images(pixels, device), DECODER)
 
 
 def _images(pixels: Tensor, device: torch.device) -> Images:
@@ -88,43 +96,64 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return pool
 
 
-def _fill(pixels: Tensor, source: Scan, draws: Draws, row: int) -> None:
+def _fill(pixels: Tensor, source: Scan, draws: Draws, row: int, interpolation: Interpolation) -> None:
     """Write one sample to `pixels` (3, H, W) uint8."""
     top, left, height, width = draws.windows[row].tolist()
     window = source.decode(int(draws.indices[row])).crop((left, top, left + width, top + height))
     image = torch.from_numpy(np.array(window)).permute(2, 0, 1)  # (3, height, width) uint8
-    image = resize(image, draws.resizes[row].tolist())
+    image = resize(image, draws.resizes[row].tolist(), interpolation)
     image = functional.crop(image, *draws.corners[row].tolist(), *pixels.shape[1:])
     pixels.copy_(functional.horizontal_flip(image) if draws.flips[row] else image)
 
 
-def resize(image: Tensor, size: list[int]) -> Tensor:
-    """Resize (3, h, w) uint8 with antialias, bit for bit as torchvision but for the outermost ring, which is DALI's.
+def resize(image: Tensor, size: list[int], interpolation: Interpolation) -> Tensor:
+    """Resize (3, h, w) uint8 with antialias, bit for bit as torchvision but where the filter reaches over the edge.
 
-    There the filter reaches over the edge: torchvision leaves that part out, DALI repeats the edge (15 of 255 apart).
+    torchvision leaves that part out, DALI repeats the edge (27 of 255 apart on noise); it is done here as DALI does.
     """
-    out: Tensor = functional.resize(image, size, antialias=True)
-    over_rows, over_columns = (_share_outside(old, new) for old, new in zip(image.shape[1:], size, strict=True))
-    if over_columns:
-        edges = functional.resize(image[:, :, ENDS], [size[0], 2], antialias=True)
-        out[:, :, ENDS] = _mix(out[:, :, ENDS], edges, over_columns)
-    if over_rows:
-        edges = functional.resize(image[:, ENDS], [2, size[1]], antialias=True)
-        if over_columns:
-            edges[:, :, ENDS] = _mix(edges[:, :, ENDS], image[:, ENDS][:, :, ENDS], over_columns)
-        out[:, ENDS] = _mix(out[:, ENDS], edges, over_rows)
+    for axis in (2, 1):  # the width first, with uint8 between, as within one call of torchvision's resize
+        image = _resize_axis(image, axis, size[axis - 1], interpolation)
+    return image
+
+
+def _resize_axis(image: Tensor, axis: int, new: int, interpolation: Interpolation) -> Tensor:
+    old = image.shape[axis]
+    if new == old:
+        return image
+    size = [*image.shape[1:]]
+    size[axis - 1] = new
+    # As rows of pixels: torch 2.14 fails an assertion where planes are made one pixel.
+    image = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    out: Tensor = functional.resize(image, size, interpolation=InterpolationMode(interpolation), antialias=True)
+    outside = torch.from_numpy(_outside(old, new, interpolation))  # (2, new)
+    (places,) = outside.any(dim=0).nonzero(as_tuple=True)
+    if len(places):
+        before, after = (share[places].view(-1, *[1] * (2 - axis)) for share in outside)
+        first, last = image.narrow(axis, 0, 1), image.narrow(axis, old - 1, 1)
+        inside = out.index_select(axis, places) * (1 - before - after)
+        whole = inside + first * before + last * after
+        out.index_copy_(axis, places, whole.round_().clamp_(0, 255).to(torch.uint8))
     return out
 
 
-def _share_outside(old: int, new: int) -> float:
-    """Return how much of the first output pixel's triangle filter lies before the image; 0 when enlarging."""
+def _outside(old: int, new: int, interpolation: Interpolation) -> NDArray[np.float32]:
+    """Return (2, new): how much of each output pixel's filter lies before the image, and how much behind it."""
+    if interpolation == "bilinear" and new >= old:  # what lies outside then repeats the one pixel inside
+        return np.zeros((2, new), dtype=np.float32)
     scale = old / new
-    if scale <= 1 or new == 1:
-        return 0.0
-    taps = np.arange(-math.ceil(scale), math.ceil(2 * scale) + 1)
-    weights = np.maximum(0, 1 - np.abs(taps + 0.5 - scale / 2) / scale)
-    return float(weights[taps < 0].sum() / weights.sum())
+    width = max(scale, 1.0)
+    reach = {"bilinear": 1, "bicubic": 2}[interpolation] * width
+    centres = (np.arange(new) + 0.5) * scale
+    over = centres < reach  # no other filter reaches before the image
+    taps = np.arange(-math.ceil(reach), math.ceil(2 * reach)) + 0.5
+    distance = np.abs(taps - centres[over, None]) / width
+    weights = np.maximum(0, 1 - distance) if interpolation == "bilinear" else _cubic(distance)
+    before = np.zeros(new, dtype=np.float32)
+    before[over] = weights[:, taps < 0].sum(axis=1) / weights.sum(axis=1)
+    return np.stack([before, before[::-1]])
 
 
-def _mix(inside: Tensor, edge: Tensor, share: float) -> Tensor:
-    return torch.lerp(inside.float(), edge.float(), share).round_().to(torch.uint8)
+def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keys' cubic filter with a = -0.5, as Pillow, torchvision with antialias and DALI have it, for x >= 0."""
+    near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0))

@@ -11,33 +11,38 @@ Nothing of it waits for the device: losses and hits stay there until somebody re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from debias.pipelines.draws import BatchDraws
-from debias.pipelines.view import Logits, Targets
+from debias.pipelines.view import Logits, Targets, View
 
 from .branch_batchnorm import MAIN, BranchNorm
 from .objectives import Clean, Objective, ObjectiveStage
 from .views_forward import Branched
 
 __all__ = [
+    "Judge",
     "StepResult",
     "ViewStatistics",
     "balance_branches",
+    "judge_classes",
     "run_stage",
     "run_step",
     "soft_cross_entropy",
     "weighted_loss",
 ]
 
+Judge = Callable[[Any, View], tuple[Tensor, Tensor]]
+"""What a task makes of the network's outputs for a view of B images: their losses (B,) and the number of hits ()."""
+
 
 @dataclass(frozen=True)
 class ViewStatistics:
-    """What is logged of one view: sums over its images, on the device. `correct` counts the target's largest class."""
+    """What is logged of one view: sums over its images, on the device. `correct` counts hits, as the task has them."""
 
     name: str
     count: int
@@ -62,13 +67,22 @@ def soft_cross_entropy(logits: Logits, targets: Targets) -> Tensor:
     return F.cross_entropy(logits.float(), targets, reduction="none")
 
 
+def judge_classes(logits: Logits, view: View) -> tuple[Tensor, Tensor]:
+    """Classification: soft cross-entropy of each image (B,), and how often the target's largest class was guessed."""
+    return soft_cross_entropy(logits, view.targets), (logits.argmax(1) == view.targets.argmax(1)).sum()
+
+
 def weighted_loss(means: Sequence[Tensor], weights: Sequence[float], total: float) -> Tensor:
     """sum_k w_k mean_k / total, (): `total` is the sum of all weights of the step, or 1 for the plain sum."""
     return torch.stack([mean * (weight / total) for mean, weight in zip(means, weights, strict=True)]).sum()
 
 
 def run_stage(
-    forward: nn.Module, stages: Sequence[ObjectiveStage], *, loss: Literal["mean", "sum"]
+    forward: nn.Module,
+    stages: Sequence[ObjectiveStage],
+    *,
+    loss: Literal["mean", "sum"],
+    judge: Judge = judge_classes,
 ) -> tuple[Tensor, list[ViewStatistics]]:
     """One forward over the views of a stage, given once for each replica; the loss, with gradient, and the statistics.
 
@@ -76,15 +90,14 @@ def run_stage(
     """
     views = [view for stage in stages for view in stage.views]
     branches = [view.branch for view in views]
-    logits = forward([view.images for view in views], branches, len(stages))
-    losses = [soft_cross_entropy(own, view.targets) for own, view in zip(logits, views, strict=True)]  # (B_k,) each
+    outputs = forward([view.images for view in views], branches, len(stages))
+    judged = [judge(own, view) for own, view in zip(outputs, views, strict=True)]
     total = len(stages) * (stages[0].total if loss == "mean" else 1.0)
-    joined = weighted_loss([own.mean() for own in losses], [view.weight for view in views], total)
-    with torch.no_grad():
-        statistics = [
-            ViewStatistics(view.name, len(own), each.sum(), (own.argmax(1) == view.targets.argmax(1)).sum())
-            for view, own, each in zip(views, logits, losses, strict=True)
-        ]
+    joined = weighted_loss([losses.mean() for losses, _ in judged], [view.weight for view in views], total)
+    statistics = [
+        ViewStatistics(view.name, len(losses), losses.detach().sum(), hits)
+        for view, (losses, hits) in zip(views, judged, strict=True)
+    ]
     return joined, statistics
 
 
@@ -98,6 +111,7 @@ def run_step(
     share: float = 1.0,
     last: bool = True,
     by_view: bool = False,
+    judge: Judge = judge_classes,
     backward: Callable[[Tensor], object] = Tensor.backward,
 ) -> StepResult:
     """All stages of a step on one batch, and their backward passes: gradients are added to `.grad`.
@@ -109,6 +123,7 @@ def run_step(
     To accumulate K batches give `share=1/K`, and `last=False` but for the last: only then does DDP exchange gradients.
     `by_view` has a forward and backward for each view, where memory is short; views that share a branch then have
     statistics of their own.
+    `judge` is the task's: losses and hits of the network's outputs for a view.
     `backward` is called with each stage's loss; with a GradScaler, `lambda loss: scaler.scale(loss).backward()`.
     Raises ValueError when the batch cannot be cut into `replicas` of one size, TypeError for another `forward`.
     """
@@ -124,7 +139,7 @@ def run_step(
     weights: dict[str, float] = {}
     for stages in _apart(zip(*steps, strict=True)) if by_view else zip(*steps, strict=True):
         with nullcontext() if last and stages[0].last else _no_sync(forward):
-            loss, statistics = run_stage(forward, stages, loss=objective.loss)
+            loss, statistics = run_stage(forward, stages, loss=objective.loss, judge=judge)
             backward(loss * share)
         losses.append(loss.detach())
         _add(seen, statistics)

@@ -241,3 +241,31 @@ def test_a_shard_cut_after_listing_is_named(tmp_path: Path) -> None:
 def test_importing_pipelines_does_not_import_dali() -> None:
     code = "import sys, debias.pipelines; sys.exit('nvidia.dali' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kinds", [("folder", "folder"), ("folder", "shard"), ("shard", "folder"), ("shard", "shard")])
+def test_joined_listings_read_the_files_of_both(tmp_path: Path, kinds: tuple[str, str]) -> None:
+    listings = []
+    for place, kind in enumerate(kinds):
+        root = tmp_path / str(place)
+        if kind == "folder":
+            touch(root, *(f"{label}/{place}-{number}.jpg" for label in "ab" for number in range(2)))
+        else:
+            root.mkdir()
+            keys = [(f"{label}/{place}-{number}", label) for label in "ab" for number in range(2)]
+            members = {f"{key}.jpg": f"{key}.jpg".encode() for key, _ in keys}
+            write_shard(root / "0.tar", members | {f"{key}.cls": label.encode() for key, label in keys})
+        listings.append(list_images(root))
+    both = listings[0].joined(listings[1])
+    assert len(both) == 8
+    assert both.classes == ("a", "b")
+    assert both.labels.tolist() == [0, 0, 1, 1] * 2
+    assert both.names[:4] == listings[0].names
+    for place, listing in enumerate(listings):
+        for index in range(4):
+            assert both.read(4 * place + index) == listing.read(index)
+            assert os.path.join(both.root, both.names[4 * place + index]) == os.path.join(
+                listing.root, listing.names[index]
+            )
+    kept = both.select([6, 1])
+    assert [kept.read(0), kept.read(1)] == [both.read(6), both.read(1)]

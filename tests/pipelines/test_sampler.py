@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from debias.pipelines.sampler import (
+    SECOND,
+    STYLIZED,
+    WINDOW,
+    Draws,
     EvalDraws,
     TrainDraws,
     crop_windows,
@@ -72,6 +76,32 @@ def test_a_draw_depends_on_seed_epoch_and_index_alone() -> None:
     assert (whole.flips[7:9] == part.flips).all()
     assert (whole.windows != draws(INDICES, SHAPES, epoch=3).windows).any()
     assert (whole.windows != TrainDraws((32, 32), seed=6)(INDICES, SHAPES, epoch=2).windows).any()
+
+
+def test_each_stream_is_a_draw_of_its_own() -> None:
+    draws = TrainDraws((32, 32), seed=5)
+    plans = {stream: draws(INDICES, SHAPES, 2, stream) for stream in (WINDOW, SECOND, STYLIZED)}
+    default = draws(INDICES, SHAPES, 2)
+    assert (plans[WINDOW].windows == default.windows).all()
+    assert (plans[WINDOW].flips == default.flips).all()
+    large = (SHAPES.min(axis=1) > 50).nonzero()[0]  # in the others there is little to choose from
+    for one, other in ((WINDOW, SECOND), (WINDOW, STYLIZED), (SECOND, STYLIZED)):
+        assert (plans[one].windows != plans[other].windows)[large].any(axis=1).all()
+        assert 0.3 < (plans[one].flips != plans[other].flips).mean() < 0.7
+
+
+def test_evaluation_has_no_streams() -> None:
+    draws = EvalDraws((32, 32))
+    assert (draws(INDICES, SHAPES, 0, SECOND).corners == draws(INDICES, SHAPES, 1).corners).all()
+
+
+def test_joined_draws_are_the_parts_in_order() -> None:
+    draws = TrainDraws((32, 32), seed=5)
+    whole = draws(INDICES, SHAPES, 2)
+    parts = [draws(INDICES[part], SHAPES[part], 2) for part in (slice(0, 7), slice(7, 8), slice(8, None))]
+    for name, values in vars(Draws.joined(parts)).items():
+        assert values.dtype == getattr(whole, name).dtype
+        assert (values == getattr(whole, name)).all()
 
 
 def test_numbers_are_philox_and_stay() -> None:

@@ -14,7 +14,18 @@ from .parts import Clean, Part, Stage, Step
 from .sum import Objective, ObjectiveStage
 from .vanilla import Vanilla
 
-__all__ = ["OBJECTIVES", "Clean", "Objective", "ObjectiveStage", "Part", "Stage", "Step", "Variant", "objective"]
+__all__ = [
+    "OBJECTIVES",
+    "Clean",
+    "Objective",
+    "ObjectiveStage",
+    "Part",
+    "Stage",
+    "Step",
+    "Variant",
+    "objective",
+    "settings_of",
+]
 
 Variant = Literal["paper", "authors-code"]
 
@@ -45,18 +56,25 @@ def objective(name: str, *, variant: Variant = "paper", **settings: Any) -> Obje
     """
     if variant not in ("paper", "authors-code"):
         raise ValueError(f"variant must be paper or authors-code, got {variant!r}")
-    names = name.split("+")
-    for part in names:
-        if part not in OBJECTIVES:
-            raise ValueError(
-                f"no objective {part!r}; known: {', '.join(OBJECTIVES)}, and sums such as advprop+debiased"
-            )
-    known = {*_OF_THE_SUM, *(setting for part in names for setting in _settings_of(OBJECTIVES[part]))}
+    known = settings_of(name)
     for setting in settings:
         if setting not in known:
             raise ValueError(f"{name} has no setting {setting!r}; it has: {', '.join(sorted(known))}")
     own = {setting: value for setting, value in settings.items() if setting in _OF_THE_SUM}
-    return Objective(name, tuple(_part(OBJECTIVES[part], variant, settings) for part in names), **own)
+    parts = tuple(_part(OBJECTIVES[part], variant, settings) for part in name.split("+"))
+    return Objective(name, parts, **own)
+
+
+def settings_of(name: str) -> set[str]:
+    """What `objective(name)` can be given. Raises ValueError for a part that is not known."""
+    known = set(_OF_THE_SUM)
+    for part in name.split("+"):
+        if part not in OBJECTIVES:
+            raise ValueError(
+                f"no objective {part!r}; known: {', '.join(OBJECTIVES)}, and sums such as advprop+debiased"
+            )
+        known.update(_settings_of(OBJECTIVES[part]))
+    return known
 
 
 def _settings_of(part: type[Part]) -> list[str]:
