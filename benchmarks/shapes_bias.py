@@ -9,6 +9,7 @@ was designed with seeds 0, 1 and 2 and by these figures; compare methods on othe
 
 import platform
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from debias.pipelines import shapes
+from debias.train.small_resnet import SmallResNet
 
 CONFLICT = "cue-conflict"
 
@@ -63,22 +65,6 @@ def random_resized_crop_and_flip(images: Tensor, smallest: float = 0.6) -> Tenso
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-class SmallResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ResNet with one block a stage, a quarter of the width and a 5x5 stem: 0.3 M parameters."""
-
-    def __init__(self, width: int = 16) -> None:
-        super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=len(shapes.CLASSES))
-        self.inplanes = width
-        self.conv1 = nn.Conv2d(3, width, kernel_size=5, stride=2, padding=2, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.maxpool = nn.Identity()
-        self.layer1 = self._make_layer(BasicBlock, width, 1)
-        self.layer2 = self._make_layer(BasicBlock, 2 * width, 1, stride=2)
-        self.layer3 = self._make_layer(BasicBlock, 4 * width, 1, stride=2)
-        self.layer4 = self._make_layer(BasicBlock, 8 * width, 1, stride=2)
-        self.fc = nn.Linear(8 * width, len(shapes.CLASSES))
-
-
 class StandardStem(ResNet):  # type: ignore[misc]
     """The same depth at torchvision's own width and stem, which divides the resolution by 4 before the first block."""
 
@@ -86,7 +72,7 @@ class StandardStem(ResNet):  # type: ignore[misc]
         super().__init__(BasicBlock, [1, 1, 1, 1], num_classes=len(shapes.CLASSES))
 
 
-NETWORKS = {"small": SmallResNet, "standard-stem": StandardStem}
+NETWORKS = {"small": partial(SmallResNet, len(shapes.CLASSES)), "standard-stem": StandardStem}
 
 
 def train(

@@ -2,9 +2,9 @@
 
     python benchmarks/stylizer_ceiling.py PHOTOS SQUEEZENET DISTILLED_VGG19
 
-No network stands between: starting from what `compact` makes at alpha 1, the pixels of some photos are optimised against
-the judges that `debias fit-stylizer` uses, and closure and edges are read by SqueezeNet, as benchmarks/stylizer_quality.py
-does. What even pixels do not reach, no network that is fitted by these judges will.
+No network stands between: starting from what `compact` makes at alpha 1, the pixels of some photos are optimised
+against the judges that `debias fit-stylizer` uses. Closure and edges are read by SqueezeNet, as in stylizer_quality.py.
+What even pixels do not reach, no network that is fitted by these judges will.
 """
 
 import argparse
@@ -74,11 +74,10 @@ def main() -> None:
     )
     print(f"{'':40} closure  edges")
 
+    @torch.no_grad()
     def say(name: str, images: Images) -> None:
-        print(
-            f"{name:40} {closure(images, photos, styles, judge):7.3f} {edge_correlation(images, photos):6.3f}",
-            flush=True,
-        )
+        share, edges = closure(images, photos, styles, judge), edge_correlation(images, photos)
+        print(f"{name:40} {share:7.3f} {edges:6.3f}", flush=True)
 
     def filters(step: int) -> Judge:
         return partial(filter_responses, filters=draw_filters(FILTERS, torch.Generator().manual_seed(step)))

@@ -72,7 +72,8 @@ def _efficientnet(number: int) -> Preset:
     attack = ADVPROP_PRESETS[f"efficientnet_b{number}"].attack
     flags = {
         **_EFFICIENTNET,
-        "model": f"efficientnet_b{number}" if number < 8 else "timm:tf_efficientnet_b8",  # torchvision ends with B7
+        # torchvision ends with B7.
+        "model": f"efficientnet_b{number}" if number < 8 else "timm:tf_efficientnet_b8.ap_in1k",
         "dropout": _DROPOUT[number],
         "attack_eps": attack.eps,
         "attack_steps": attack.steps,

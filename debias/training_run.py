@@ -1,6 +1,7 @@
 """One training from settings: data, network, objective, loop, and the folder it leaves. The command is `train`."""
 
 import json
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -147,11 +148,17 @@ class TrainSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        self.make_objective()
         batch, cut = self.data.batch_size, self.step.batches * self.step.replicas
         if batch % cut:
             flags = f"--accumulate {self.step.accumulate} times --replicas {self.step.replicas}"
             raise ValueError(f"--batch-size {batch} is not a multiple of {flags}; take {batch - batch % cut or cut}")
+        for part in self.make_objective().parts:
+            least = math.ceil(2 / part.share) if part.share else 1
+            if batch // cut < least:
+                raise ValueError(
+                    f"--batch-size {batch}: {self.objective.objective} takes {part.share:.0%} of each {batch // cut} "
+                    f"images for itself, which is not two; take {least * cut} or more"
+                )
         if self.data.stylized_data is not None and not self.objective.uses_stylizer:
             raise ValueError(f"--stylized-data: {self.objective.objective} has no stylised view; leave it out")
 

@@ -19,6 +19,8 @@ FOLDERS = ("style_transfer", "pipelines", "train", "debias")  # each may import 
 LINKED = FOLDERS[:-1]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
+VERSION = "debias.__version__"  # in the package's own light first file; every part may put it into what it writes
+
 # What a folder is free of, so that its part of the work can be used without the others'.
 FOREIGN = {
     "style_transfer": ("click", "rich"),
@@ -82,7 +84,7 @@ def test_the_reader_of_imports_sees_every_form() -> None:
 def test_imports_go_left(folder: str, path: Path) -> None:
     allowed = FOLDERS[: FOLDERS.index(folder) + 1]
     for name in imports(ast.parse(path.read_text()), package_of(folder, path)):
-        if within(name, "debias"):
+        if within(name, "debias") and name != VERSION:
             assert owner(name) in allowed, f"{folder} stands left of {owner(name)} and may not import {name}"
 
 

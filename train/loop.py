@@ -116,7 +116,8 @@ def fit(
 
     The network's norms get the objective's branches where they are not converted yet. At the end the network is in
     eval mode and, with an EMA, has the averaged weights. With `records` it goes on from the last checkpoint there is,
-    with as many threads as that run had. torch's global generator is seeded anew for each batch, and left so.
+    with as many threads as that run had. torch's own generators, of the CPU and of the device, are seeded anew for each
+    batch, and left so.
 
     Raises Interrupted after SIGTERM or SIGINT, once all is saved; ValueError where a gradient is not finite.
     """

@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 __all__ = ["World", "join"]
@@ -27,7 +27,10 @@ class World:
 
     In a `with` block the first process that fails raises its error. The others, which fail with it or lose their
     connection to it, leave without a word. An exception with an `exit_code` is one that all raise, and that the first
-    one tells. `control` is the group for what is no business of the device; None is the default one.
+    one tells.
+
+    `control` is the group for what is no business of the device; None is the default one. `store` is what `join` made
+    the connections by.
     """
 
     rank: int = 0
@@ -75,8 +78,8 @@ class World:
         self.largest(0)
 
     def leave(self) -> None:
-        """Close the connections, so that the process ends without a complaint."""
-        if self.size > 1 and dist.is_initialized():
+        """Close the connections that `join` made, so that the process ends without a complaint."""
+        if self.store is not None and dist.is_initialized():
             dist.destroy_process_group()
 
     def __enter__(self) -> Self:
@@ -101,7 +104,7 @@ class World:
         if self.store is None:
             return True
         try:
-            return int(self.store.add("debias: failures", 1)) == 1
+            return int(self.store.add("failures", 1)) == 1
         except dist.DistError:  # without torchrun the first process holds the store, which then went with it
             return False
 
@@ -120,7 +123,9 @@ def join(device: str = "cpu") -> World:
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return World(device=chosen)
-        store, rank, size = next(rendezvous("env://"))
+        torchruns, rank, size = next(rendezvous("env://"))
+        # torchrun keeps its store over restarts, and with it the addresses of processes that are gone.
+        store = PrefixStore(f"debias {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} of {size}", torchruns)
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     control: Any = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
     return World(dist.get_rank(), dist.get_world_size(), chosen, control, store)

@@ -20,7 +20,7 @@ from .build_stylized import Reporter
 from .preview import PreviewSettings, draw_sheet
 from .train import Terminal
 
-SEED = 0
+SEED = 4  # none that the set or the recipe was chosen with
 OBJECTIVES = ("vanilla", "advprop+debiased")
 
 

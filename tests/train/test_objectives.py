@@ -262,6 +262,14 @@ def test_smoothing_reaches_every_view(stylizer):
         torch.testing.assert_close(view.targets, 0.9 * plain[name].targets + 0.1 / CLASSES)
 
 
+def test_smoothing_reaches_both_labels_of_a_copy_made_before():
+    clean = batch()
+    brought = replace(clean, stylized=rand(10, 3, SIZE, SIZE, seed=8), textures=clean.targets.roll(1, 0))
+    plain = views(objective("debiased"), brought)["stylized"].targets
+    found = views(objective("debiased", label_smoothing=0.1), brought)["stylized"].targets
+    torch.testing.assert_close(found, 0.9 * plain + 0.1 / CLASSES)
+
+
 # --- limits ---------------------------------------------------------------------------------------------------------
 
 
@@ -481,7 +489,7 @@ def test_a_setting_goes_before_the_variant_and_the_variant_before_the_default():
         ("fast-advprop", {"adversarial_share": 1.0}, "adversarial_share must lie between 0 and 1"),
         ("fast-advprop", {"attack_steps": 2}, "one step, not targeted"),
         ("fast-advprop", {"attack_targeted": True}, "one step, not targeted"),
-        ("fast-advprop", {"noise_weight": 1.5}, r"noise_weight must lie in \[0, 1\]"),
+        ("fast-advprop", {"noise_weight": 1.5}, r"noise_weight must lie in \(0, 1\]"),
         ("advprop", {"adversarial_weight": -1}, "adversarial_weight must be 0 or more"),
         ("advprop", {"attack_eps": 4}, "did you mean 4/255"),
         ("fine-grained-advprop", {"attack_on": "both"}, "attack_on must be clean or autoaugment"),

@@ -1,6 +1,7 @@
 """One step on: what accumulation, precision, clipping, averages and a bad gradient do; and a state that goes on."""
 
 import copy
+import itertools
 import random
 from dataclasses import replace
 from typing import Any
@@ -164,8 +165,8 @@ def test_accumulated_batches_are_one_batch_to_a_network_without_batchnorm(name):
     assert {name: mean.count for name, mean in ours.items()} == {name: mean.count for name, mean in theirs.items()}
 
 
-def test_draws_of_accumulated_batches_differ():
-    seen = []
+def test_no_two_batches_have_the_same_draws():
+    seen: list[torch.Tensor] = []
 
     class Noting(Classification):
         def judge(self, outputs, view):
@@ -175,9 +176,10 @@ def test_draws_of_accumulated_batches_differ():
     one = batch()
     made = training(name="advprop", settings=replace(FP32, accumulate="2"), attack_steps=0)
     made.task = Noting(CLASSES)
-    made.advance([one, one], epoch=0, number=0, lr=0.1)
-    first, second = seen[1], seen[3]  # the adversarial views: random starts alone
-    assert not torch.equal(first, second)
+    for number in range(3):
+        made.advance([one, one], epoch=0, number=number, lr=0.1)
+    starts = seen[1::2]  # the adversarial views: random starts alone
+    assert not any(torch.equal(*pair) for pair in itertools.combinations(starts, 2))
 
 
 @pytest.mark.parametrize("name", [*OBJECTIVES, "advprop+debiased", "fast-advprop+fast-debiased"])

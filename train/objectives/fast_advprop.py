@@ -47,8 +47,8 @@ class FastAdvProp(Part):
 
     def __post_init__(self) -> None:
         check_share("adversarial_share", self.adversarial_share)
-        if not 0 <= self.noise_weight <= 1:
-            raise ValueError(f"noise_weight must lie in [0, 1], got {self.noise_weight}")
+        if not 0 < self.noise_weight <= 1:  # the attack climbs the gradient of this very view
+            raise ValueError(f"noise_weight must lie in (0, 1], got {self.noise_weight}")
         if self.attack.steps != 1 or self.attack.targeted or self.attack.loss != "cross-entropy":
             raise ValueError("fast-advprop trains on its attack's gradient: one step, not targeted, on cross-entropy")
 

@@ -87,7 +87,8 @@ class Objective:
 
     def stages(self, clean: Clean, network: Branched, draws: BatchDraws) -> Iterator[ObjectiveStage]:
         """Yield the stages of one step; go on to the next one after the backward of the one before."""
-        clean = replace(clean, targets=smooth(clean.targets, self.label_smoothing))
+        textures = None if clean.textures is None else smooth(clean.textures, self.label_smoothing)
+        clean = replace(clean, targets=smooth(clean.targets, self.label_smoothing), textures=textures)
         step = Step(network, draws, self.branches == "shared")
         rest, slices = self._slices(clean)
         count = max((part.stage_count for part, _ in slices), default=1)
