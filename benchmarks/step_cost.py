@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="file that gets what is printed")
     arguments = parser.parse_args()
     if arguments.batch_size < SMALLEST and any(name.startswith("fast-") for name in arguments.objectives):
-        parser.error(f"--batch-size must be {SMALLEST} or more, or leave the fast objectives out: they would be vanilla")
+        parser.error(f"--batch-size must be {SMALLEST} or more; the fast objectives would be vanilla")
     device = torch.device(arguments.device)
     log = Log()
     log.say(machine(device))

@@ -74,6 +74,6 @@ def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[
 def _click_type(kind: Any) -> Any:
     if typing.get_origin(kind) is Literal:
         return click.Choice(typing.get_args(kind))
-    if isinstance(kind, types.UnionType):  # "int | None": the default alone may be None
-        return next(part for part in typing.get_args(kind) if part is not types.NoneType)
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):  # "int | None": the default alone may be None
+        return _click_type(next(part for part in typing.get_args(kind) if part is not types.NoneType))
     return kind

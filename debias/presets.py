@@ -39,7 +39,7 @@ _RESNET = {
     "variant": "authors-code",
 }
 _LI = "LiYingwei/ShapeTextureDebiasedTraining: README (score), TRAINING.md and imagenet.py (recipe)"
-_DEBIASED = {**_RESNET, "objective": "debiased", "size_schedule": "authors"}
+_DEBIASED = {**_RESNET, "objective": "debiased", "size_schedule": "authors", "warmup_epochs": 5}
 _XIE_R50 = "tingxueronghua/pytorch-classification-advprop: README (score, best epoch), run.sh (recipe)"
 _MEI = "meijieru/fast_advprop: scripts/run_fastadvprop.sh (recipe); no score of this recipe is at hand"
 _TAN = "tensorflow/tpu, models/official/efficientnet: README (score), main.py (recipe); attack: see ADVPROP_PRESETS"
@@ -72,8 +72,8 @@ def _efficientnet(number: int) -> Preset:
     attack = ADVPROP_PRESETS[f"efficientnet_b{number}"].attack
     flags = {
         **_EFFICIENTNET,
-        # torchvision ends with B7.
-        "model": f"efficientnet_b{number}" if number < 8 else "timm:tf_efficientnet_b8.ap_in1k",
+        # timm's networks of this tag have the recipe's input size, mean and std of 0.5, padding and BatchNorm eps.
+        "model": f"timm:tf_efficientnet_b{number}.ap_in1k",
         "dropout": _DROPOUT[number],
         "attack_eps": attack.eps,
         "attack_steps": attack.steps,
@@ -90,7 +90,7 @@ _LONG = {"model": "timm:resnext101_32x4d", "batch_size": 256, "lr": 0.1}
 
 PRESETS: Mapping[str, Preset] = {
     "debiased-resnet50": Preset(
-        _with(_DEBIASED, model="resnet50", epochs=100, batch_size=512, lr=0.2, milestones="30,60,90", warmup_epochs=5),
+        _with(_DEBIASED, model="resnet50", epochs=100, batch_size=512, lr=0.2, milestones="30,60,90"),
         76.9,
         _LI,
     ),

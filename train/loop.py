@@ -1,9 +1,12 @@
 """The loop: epochs of steps, metrics, validation and checkpoints, for any task and objective.
 
     network = create(ModelSettings("resnet50"), classes)
-    fitted = fit(network, loader, objective("advprop"), task=Classification(classes), run=RunFolder(Path("runs/a")))
+    folder = RunFolder(Path("runs/a"))
+    records = Records(Checkpoints(folder.checkpoints), MetricsLog(folder.metrics, folder.tensorboard))
+    fitted = fit(network, loader, objective("advprop"), task=Classification(classes), records=records)
 
-Killed at any moment and called again, it goes on from its last checkpoint and ends with the same weights, bit for bit.
+With `records`, killed at any moment and called again, it goes on from its last checkpoint and ends with the same
+weights, bit for bit.
 """
 
 import time

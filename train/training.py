@@ -102,9 +102,9 @@ class Training:
         finite = bool(torch.isfinite(norm))  # the one wait for the device in a step
         # With fp16 an overflow is no error while a smaller scale may mend it; without, the scale is 1.
         if not finite and self.scaler.get_scale() <= 1:
-            raise ValueError(
-                f"the gradient of step {self.step + 1} is not finite; lower --lr, set --clip, or use --precision fp32"
-            )
+            fix = "lower --lr or set --clip"
+            fix += "" if self.settings.precision == "fp32" else ", or use --precision fp32"
+            raise ValueError(f"the gradient of step {self.step + 1} is not finite; {fix}")
         # Left out here and not by the scaler: after an overflow in its first step torch's fused SGD goes on with a
         # momentum that was never written.
         if finite:

@@ -18,6 +18,7 @@ from . import branch_batchnorm
 
 __all__ = ["Branched"]
 
+CACHED = 128 * 128  # pixels of an image
 Group = tuple[str, list[int]]  # a branch, and the numbers of the views that it reads
 
 
@@ -25,12 +26,13 @@ class Branched(nn.Module):
     """A network with branches (`branch_batchnorm.convert`), read by lists of views.
 
     `dtype` is that of autocast, bfloat16 say; None computes in the weights' own. `together` concatenates views of one
-    size into one pass, else each branch has its pass in turn: the same mathematics, up to dropout's draws. On one CPU
-    core, three views in one pass took 0.76 to 0.95 of the time in turn at 64 pixels (MobileNetV3, ResNet-50 and 18), at
-    224 pixels 0.84 (MobileNetV3) and 1.09 (ResNet-50).
+    size into one pass, else each branch has its pass in turn: the same mathematics, up to dropout's draws. None is what
+    is faster: one pass on a GPU and for small images, in turn for images above 128 x 128 on a CPU, whose caches a
+    joined batch leaves. (On one core a ResNet-50 took 0.88 to 0.96 of the time in one pass at 64 pixels, the same at
+    128, and 1.06 to 1.1 of it at 224.)
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype | None = None, together: bool = True) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None = None, together: bool | None = None) -> None:
         super().__init__()
         self.model = model
         self.dtype = dtype
@@ -78,12 +80,17 @@ class Branched(nn.Module):
         groups: dict[tuple[str, torch.Size], list[int]] = {}
         for number, (batch, branch) in enumerate(zip(images, branches, strict=True)):
             groups.setdefault((branch, batch.shape[1:]), []).append(number)
-        if not self.together:
+        if not self._joins(images[0]):
             return [[(branch, numbers)] for (branch, _), numbers in groups.items()]
         passes: dict[torch.Size, list[Group]] = {}
         for (branch, size), numbers in groups.items():
             passes.setdefault(size, []).append((branch, numbers))
         return list(passes.values())
+
+    def _joins(self, images: Images) -> bool:
+        if self.together is not None:
+            return self.together
+        return images.device.type != "cpu" or images.shape[2:].numel() <= CACHED
 
     def _pass(self, images: Images) -> Logits:
         with _autocast(images.device, self.dtype):

@@ -40,11 +40,12 @@ from ..training_run import DataSettings, ObjectiveSettings, TrainSettings, train
 def command(
     context: click.Context, /, out: Path, preset: str | None, resume: bool, dry_run: bool, **values: Any
 ) -> None:
-    """Train a network, with cue conflicts, adversarial images, or both, each read by a BatchNorm of its own.
+    """Train a network: debiased, AdvProp, or both.
 
-    OUT gets settings.json, metrics.jsonl, checkpoints, and at the end model.safetensors with all branches. Run the same
-    command again to go on after an interruption: the weights will be those of a run without one. Under torchrun it
-    trains on all processes.
+    Beside the clean images it learns from cue conflicts, adversarial images, or both, each read by a BatchNorm of its
+    own. OUT gets settings.json, metrics.jsonl, checkpoints, and at the end model.safetensors with all branches. Run the
+    same command again to go on after an interruption: the weights will be those of a run without one. Under torchrun
+    it trains on all processes.
     """
     settings = resolve(context, preset, values)
     if dry_run:

@@ -116,7 +116,7 @@ def test_shared_branches_are_one(train: Run, data: Path, folder: Path) -> None:
 def test_both_methods_train_an_efficientnet(model: str, train: Run, data: Path, folder: Path) -> None:
     if model.startswith("timm:"):
         pytest.importorskip("timm", reason="an extra")
-    succeeded(train("--objective", "advprop+debiased", "--model", model))
+    succeeded(train("--objective", "advprop+debiased", "--model", model, "--size", 64, "--lr", 0.01))
     assert read_card(folder / "run").model == model
 
 

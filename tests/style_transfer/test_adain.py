@@ -145,3 +145,12 @@ def test_select_and_to():
     assert isinstance(moved, Statistics)
     assert moved.mean.is_meta
     assert moved.std.is_meta
+
+
+def test_flat_features_keep_their_place_in_bfloat16() -> None:
+    """σ(x) is next to nothing there: S x alone is hundreds of times the result, and half its digits are lost."""
+    flat = torch.full((1, 4, 6, 6), 2.71875)
+    style = torch.rand(1, 4, 6, 6, generator=torch.Generator().manual_seed(0)) * 3
+    exact = adain(flat, style, alpha=1.0)
+    found = adain(flat.bfloat16(), style.bfloat16(), alpha=1.0).float()
+    torch.testing.assert_close(found, exact, rtol=0.01, atol=0.02)

@@ -197,7 +197,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "average": {"optimization": Optimization(lr=0.05, ema=0.9)},
     "accumulated": {"batch_size": 2, "step": StepSettings("2", precision="fp32")},
-    "replicas": {"step": StepSettings(replicas=2, precision="fp32"), "name": "advprop"},
+    "replicas": {"step": StepSettings(replicas=2, precision="fp32")},
     "bf16": {"step": StepSettings(precision="bf16")},
     "fp16": {"step": StepSettings(precision="fp16")},
     "bank": {"bank": True},
@@ -565,6 +565,31 @@ def test_the_rate_counts_steps_and_not_what_is_between(monkeypatch):
     assert rate.last == 10
     assert rate.take() == 10
     assert rate.take() is None
+
+
+def test_the_rate_on_record_is_that_of_the_steps(data, tmp_path, monkeypatch):
+    now = [0.0]
+
+    class Ticking(Classification):
+        def clean(self, batch):
+            now[0] += 0.5
+            return super().clean(batch)
+
+        def evaluate(self, *given):
+            now[0] += 100
+            return super().evaluate(*given)
+
+    class Slow(InMemory):
+        def save(self, state, step):
+            now[0] += 100
+            super().save(state, step)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    settings = LoopSettings(EPOCHS, save_every=1, log_every=2)
+    Setting(data, tmp_path, settings=settings, checkpoints=Slow()).fit(task=Ticking(CLASSES))
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line.images_per_second for line in lines if line.split == "train"] == [8.0] * 4
+    assert [line.images_per_second for line in lines if line.split == "val"] == [None] * 2
 
 
 def test_what_stays_from_one_call_to_the_next_is_the_network(data, tmp_path):

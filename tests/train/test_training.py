@@ -239,11 +239,8 @@ def test_a_bad_gradient_is_one_line_and_moves_nothing():
     made = steps(training(optimization=replace(PLAIN, ema=0.9, clip=1.0)), 2)
     weights = {name: value.detach().clone() for name, value in made.model.named_parameters()}
     momentum, average = copy.deepcopy((made.optimizer.state_dict()["state"], made.ema.state_dict()))
-    with pytest.raises(
-        ValueError, match=r"^the gradient of step 3 is not finite; lower --lr, set --clip, or use"
-    ) as info:
+    with pytest.raises(ValueError, match=r"^the gradient of step 3 is not finite; lower --lr or set --clip$"):
         made.advance([broken()], epoch=0, number=2, lr=0.1)
-    assert "\n" not in str(info.value)
     assert same(dict(made.model.named_parameters()), weights)
     now = made.optimizer.state_dict()["state"]
     assert all(torch.equal(now[key]["momentum_buffer"], momentum[key]["momentum_buffer"]) for key in momentum)
@@ -281,7 +278,7 @@ def test_fp16_mends_an_overflow_by_its_scale_and_gives_up_where_that_does_not_he
     for number in range(2, 17):
         made.advance([broken()], epoch=0, number=number, lr=0.1)
     assert made.scaler.get_scale() == 1
-    with pytest.raises(ValueError, match="is not finite"):
+    with pytest.raises(ValueError, match=r"is not finite; lower --lr or set --clip, or use --precision fp32$"):
         made.advance([broken()], epoch=0, number=17, lr=0.1)
     assert same(dict(made.model.named_parameters()), weights)
 
