@@ -216,7 +216,7 @@ class Trainings:
 
     def kill(self, case: Case, out: Path, draw: random.Random) -> Killed | None:
         """Start the run and kill it at a random moment; None where it ended first."""
-        at, wait = draw.randrange(STEPS), draw.random() * self.whole(case).seconds
+        at, wait = draw.randrange(STEPS + 1), draw.random() * self.whole(case).seconds
         aimed = case.number % 5 == 4  # at a checkpoint that is being written
         pid = self.forks.start(case.arguments(self.data, out), out.with_suffix(".log"))
         while last_step(out) < at and alive(pid):
@@ -228,7 +228,7 @@ class Trainings:
             os.kill(pid, signal.SIGKILL)
         code = self.forks.ended()
         assert code in (0, -signal.SIGKILL), out.with_suffix(".log").read_text()
-        return None if code == 0 else Killed(read_lines(out), writing(out))
+        return None if is_complete(out) else Killed(read_lines(out), writing(out))
 
     def killed(self, case: Case, out: Path) -> Killed:
         """A run that was killed before its end."""
@@ -306,6 +306,11 @@ def without_speed(out: Path) -> list[dict[str, Any]]:
 def last_step(out: Path) -> int:
     lines = read_lines(out)
     return int(json.loads(lines[-1])["step"]) if lines else -1
+
+
+def is_complete(out: Path) -> bool:
+    path = out / "settings.json"
+    return path.exists() and json.loads(path.read_text())["state"] == "complete"
 
 
 def writing(out: Path) -> bool:
