@@ -1,7 +1,9 @@
 """The processes of a training: one alone, or those that torchrun started, on one machine or many.
 
-with join("cuda") as world:
-    fit(network, loader, objective, task=task, world=world)
+    with join("cuda") as world:
+        fit(network, loader, objective, task=task, world=world)
+
+Every process calls the same collectives in the same order.
 """
 
 import io

@@ -32,6 +32,7 @@ ARGUMENTS = {  # what each command cannot do without
         "a.safetensors",
     ),
     "preview": ("photos",),
+    "train": ("--data", "photos", "--out", "run"),
     "demo": (),
 }
 

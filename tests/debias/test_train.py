@@ -338,16 +338,25 @@ def test_a_mistake_is_one_line(
 # --- signals --------------------------------------------------------------------------------------------------------
 
 
+# A process that was started with SIGINT ignored, as a shell's background jobs are, would go on ignoring it.
+HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+
+
 def start(*arguments: object) -> "subprocess.Popen[str]":
-    """A process of its own; also where this one ignores SIGINT, as a shell's background jobs do."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    """`debias train` as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "debias", "train", *small(), *map(str, arguments)],
+        [
+            sys.executable,
+            "-c",
+            f"{HEARING}; import debias.cli; debias.cli.main()",
+            "train",
+            *small(),
+            *map(str, arguments),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
 
