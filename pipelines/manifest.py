@@ -89,4 +89,6 @@ def _parsed(text: str) -> Record | None:
         values = json.loads(text)
     except ValueError:
         return None
-    return Record(**values) if isinstance(values, dict) and values.keys() == _FIELDS else None
+    if not isinstance(values, dict) or values.keys() != _FIELDS or not isinstance(values["file"], str):
+        return None
+    return Record(**values)

@@ -50,7 +50,11 @@ def write_shard(out: Path, shard: str, made: Sequence[tuple[Record, bytes]]) -> 
             member = record.file.removeprefix(f"{shard}/")
             labels = {name: getattr(record, name) for name in LABELS}
             _add(tar, member, data)
-            _add(tar, member.rpartition(".")[0] + ".json", json.dumps(labels, ensure_ascii=False).encode())
+            _add(
+                tar,
+                member.rpartition(".")[0] + ".json",
+                json.dumps(labels, ensure_ascii=False).encode("utf-8", "surrogateescape"),
+            )
 
 
 def missing(out: Path, unit: Unit, records: Mapping[str, Record]) -> tuple[Item, ...]:

@@ -254,7 +254,8 @@ def _finish(out: Path, before: dict[str, Record], planned: list[str]) -> None:
     wanted = {_on_disk(file) for file in planned}
     root = out.resolve()
     for path in {out / _on_disk(file) for file in before} - {out / file for file in wanted}:
-        if path.resolve().is_relative_to(root):  # the manifest is a file that anyone may edit
+        # The manifest is a file that anyone may edit: nothing else's files go with it.
+        if path.suffix in (".jpg", ".png", ".tar") and path.resolve().is_relative_to(root) and path.is_file():
             path.unlink(missing_ok=True)
     for temporary in out.rglob(".*.tmp"):
         temporary.unlink(missing_ok=True)

@@ -116,7 +116,17 @@ def save_model(path: str | Path, network: nn.Module, card: Card) -> None:
         key.replace("_orig_mod.", ""): value.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
         for key, value in plain.state_dict().items()
     }
-    write_atomically(Path(path), save(state, card.header()))
+    write_atomically(Path(path), _in_order(save(state, card.header())))
+
+
+def _in_order(file: bytes) -> bytes:
+    """The bytes of a safetensors file with its header's entries sorted, which safetensors leaves to chance."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # data begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + file[end:]
 
 
 def read_card(path_or_run: str | Path) -> Card:

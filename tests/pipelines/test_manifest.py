@@ -19,7 +19,7 @@ def test_records_survive_the_way_through_a_file(tmp_path: Path) -> None:
 def test_a_journal_adds_to_the_manifest_and_a_line_cut_short_is_passed_over(tmp_path: Path) -> None:
     write_manifest(tmp_path, [record("a.jpg", "old"), record("b.jpg")])
     whole, cut = line(record("a.jpg", "new")), line(record("c.jpg"))[:-20]
-    journal_path(tmp_path, 1).write_text(whole + "null\n[]\n{}\n" + cut)
+    journal_path(tmp_path, 1).write_text(whole + "null\n[]\n{}\n" + whole.replace('"a.jpg"', "5", 1) + cut)
     found = read_records(tmp_path)
     assert set(found) == {"a.jpg", "b.jpg"}
     assert found["a.jpg"].sha256 == "new"

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import json
+import subprocess
 import sys
 from collections import OrderedDict
 from dataclasses import replace
@@ -351,3 +352,15 @@ def test_files_that_are_no_weights(tmp_path, content, said):
     message = refused(read_weights, file)
     assert message.startswith(f"{file}: ")
     assert said in message
+
+
+def test_equal_weights_are_equal_bytes(tmp_path):
+    """In another process too, where safetensors would order the header by another hash."""
+    code = (
+        "import sys, torch; from debias.train.weights_file import *; torch.manual_seed(0);"
+        "save_model(sys.argv[1], torch.nn.BatchNorm2d(4), Card('resnet18', ('a', 'b'), InputSpec()))"
+    )
+    files = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for file in files:
+        subprocess.run([sys.executable, "-c", code, file], check=True)
+    assert len({file.read_bytes() for file in files}) == 1
