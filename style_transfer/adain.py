@@ -49,20 +49,19 @@ def adain(content: Tensor, style: Tensor, *, alpha: float | Tensor) -> Tensor:
 
 
 def restyle_features(features: Tensor, own: Statistics, style: Statistics, *, alpha: float | Tensor) -> Tensor:
-    """Normalisation, style and blend folded into one affine map per image and channel: x + S (x - μ(x)) + B.
+    """Normalisation, style and blend folded into one affine map per image and channel: S (x - μ(x)) + B.
 
-    S = alpha (σ(y)/σ(x) - 1) and B = alpha (μ(y) - μ(x)); equal to Eq. 14 in exact arithmetic. The mean goes first:
-    S x would be rounded to bfloat16 before most of it is cancelled, and flat images, whose σ(x) is next to nothing,
-    came out tens of grey levels off.
+    S = alpha σ(y)/σ(x) + 1 - alpha and B = alpha μ(y) + (1 - alpha) μ(x); equal to Eq. 14 in exact arithmetic, with two
+    passes over the features instead of five. The mean goes first, since S x would be rounded to bfloat16 before it is
+    cancelled: flat images, whose σ(x) is next to nothing, came out tens of grey levels off.
     """
     weight = alpha[:, None].float() if isinstance(alpha, Tensor) else alpha
-    scale = weight * (style.std / own.std - 1)  # (B, C)
-    rounded = own.mean.to(features.dtype)
+    scale = weight * style.std / own.std + (1 - weight)  # (B, C)
+    rounded = (own.mean * (weight != 0)).to(features.dtype)  # alpha 0 moves nothing, not even by a rounding
     # What the rounding of the mean left over is made good in the shift, which is float32 until its own rounding.
-    shift = weight * (style.mean - own.mean) + scale * (rounded.float() - own.mean)
+    shift = weight * style.mean + (1 - weight) * own.mean + scale * (rounded.float() - own.mean)
     centred = features - _per_channel(rounded, features)
-    moved = torch.addcmul(_per_channel(shift, features), centred, _per_channel(scale, features))
-    return moved.add_(features)
+    return torch.addcmul(_per_channel(shift, features), centred, _per_channel(scale, features))
 
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:
