@@ -23,12 +23,12 @@ import torch
 from numpy.typing import NDArray
 
 from debias.pipelines import ImageLoader, image_loader
-from debias.pipelines.manifest import Record
-from debias.pipelines.scan import cpus
-from debias.pipelines.set_files import make, write_image
-from debias.pipelines.set_plan import BuildSettings, Item, chunks
-from debias.pipelines.stylize_batches import Job, run, schedule
-from debias.pipelines.stylized_set import Builder
+from debias.pipelines.loading.scan import cpus
+from debias.pipelines.stylized_set.batches import Job, run, schedule
+from debias.pipelines.stylized_set.builder import Builder
+from debias.pipelines.stylized_set.files import make, write_image
+from debias.pipelines.stylized_set.manifest import Record
+from debias.pipelines.stylized_set.plan import BuildSettings, Item, chunks
 from debias.style_transfer import Images, Stylizer
 
 PACKAGES = ("torch", "torchvision", "pillow", "numpy", "nvidia-dali-cuda130", "nvidia-dali-cuda120")

@@ -2,7 +2,7 @@
 
 import atexit
 
-from debias.pipelines.stylized_set import Group
+from debias.pipelines.stylized_set.builder import Group
 from debias.train.world import join
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from debias.pipelines import ImageLoader, image_loader
-from debias.pipelines.listing import list_images, split_names
+from debias.pipelines.loading.listing import list_images, split_names
 from debias.pipelines.photometric import PHOTOMETRIC, Augmenter, Photometric
 from debias.style_transfer import Stylizer
 from debias.style_transfer.files import write_atomically

@@ -3,7 +3,7 @@
 from .adversarial_views import AdversarialViews
 from .attacks import PGD
 from .cue_conflict import CueConflict
-from .loader import Batch, ImageLoader, image_loader
+from .loading.loader import Batch, ImageLoader, image_loader
 from .style_bank import StyleBank
 from .view import View
 

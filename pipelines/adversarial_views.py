@@ -14,9 +14,10 @@ from typing import Protocol
 
 from torch import Generator, nn
 
-from debias.pipelines.attacks import eval_mode
-from debias.pipelines.view import Labels, Logits, Targets
 from debias.style_transfer.images import Images
+
+from .attacks import eval_mode
+from .view import Labels, Logits, Targets
 
 __all__ = ["AdversarialViews", "Attack"]
 

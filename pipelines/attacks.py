@@ -23,8 +23,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from debias.pipelines.view import Labels, Logits, Targets
 from debias.style_transfer.images import Images, check_images
+
+from .view import Labels, Logits, Targets
 
 __all__ = [
     "ADVPROP_PRESETS",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from debias.pipelines.loader import Batch
+from debias.pipelines.loading.loader import Batch
 from debias.pipelines.view import Labels, Logits, Targets, View
 
 from .objectives import Clean

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from debias.pipelines.scan import BadFile
-from debias.pipelines.set_plan import BuildSettings
-from debias.pipelines.stylized_set import Builder, Built
+from debias.pipelines.loading.scan import BadFile
+from debias.pipelines.stylized_set.builder import Builder, Built
+from debias.pipelines.stylized_set.plan import BuildSettings
 from debias.style_transfer import Stylizer
 
 from ..options import check_device, dry_run_option, options, picked, print_settings

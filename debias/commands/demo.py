@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from debias.pipelines import shapes
-from debias.pipelines.set_plan import BuildSettings
-from debias.pipelines.stylized_set import Builder
+from debias.pipelines.stylized_set.builder import Builder
+from debias.pipelines.stylized_set.plan import BuildSettings
 from debias.style_transfer import Stylizer
 from debias.train.weights_file import load_model
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from debias.commands import build_stylized
 from debias.commands.build_stylized import say_skipped
-from debias.pipelines.pixels import decode
-from debias.pipelines.scan import BadFile
+from debias.pipelines.loading.pixels import decode
+from debias.pipelines.loading.scan import BadFile
 
 from .conftest import Run
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from debias.commands.preview import PreviewSettings
 from debias.options import dry_run_option, options, picked, print_settings
-from debias.pipelines.set_plan import BuildSettings
+from debias.pipelines.stylized_set.plan import BuildSettings
 from debias.style_transfer.fit import FitSettings
 
 

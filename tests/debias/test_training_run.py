@@ -258,7 +258,7 @@ def test_a_run_says_and_records_what_did_the_work(data: Path, folder: Path) -> N
 def test_the_decoder_on_record_is_the_one_that_decoded(
     engine: str, data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from debias.pipelines import torchvision_engine
+    from debias.pipelines.loading import torchvision_engine
 
     if engine == "dali":
         pytest.importorskip("nvidia.dali", reason="DALI runs on Linux alone")

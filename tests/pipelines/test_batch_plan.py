@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from debias.pipelines import Batch, ImageLoader, image_loader
-from debias.pipelines.engines import pick_engine
+from debias.pipelines.loading.engines import pick_engine
 
 ENGINES = sorted({pick_engine("auto"), "torchvision"})
 engines = pytest.mark.parametrize("engine", ENGINES)

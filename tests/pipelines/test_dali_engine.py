@@ -10,10 +10,10 @@ from pictures import encoded, picture
 from PIL import Image
 
 from debias.pipelines import image_loader
-from debias.pipelines.pixels import decode
-from debias.pipelines.scan import Scan
+from debias.pipelines.loading.pixels import decode
+from debias.pipelines.loading.scan import Scan
 
-dali_engine: Any = pytest.importorskip("debias.pipelines.dali_engine", reason="DALI runs on Linux alone")
+dali_engine: Any = pytest.importorskip("debias.pipelines.loading.dali_engine", reason="DALI runs on Linux alone")
 
 COLOUR = picture(60, 90)
 GREY16 = Image.fromarray((np.mgrid[0:60, 0:90][1] * 700).astype(np.uint16))

@@ -12,8 +12,8 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from debias.pipelines import ImageLoader, image_loader
-from debias.pipelines import engines as engines_module
-from debias.pipelines.engines import pick_engine
+from debias.pipelines.loading import engines as engines_module
+from debias.pipelines.loading.engines import pick_engine
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
 engines = pytest.mark.parametrize("engine", sorted({pick_engine("auto"), "torchvision"}))
@@ -83,7 +83,7 @@ def assert_agreement(data: Path, interpolation: str, batch_size: int, size: tupl
 
 def test_the_engine_recorded_did_the_work(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nvidia.dali", reason="DALI runs on Linux alone")
-    from debias.pipelines import dali_engine, torchvision_engine
+    from debias.pipelines.loading import dali_engine, torchvision_engine
 
     def refuse(*_: object) -> None:
         raise AssertionError("the other engine")
@@ -113,7 +113,7 @@ def test_the_decoder_recorded_is_the_one_entered_not_the_one_asked_for(
     photo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("nvidia.dali", reason="DALI runs on Linux alone")
-    from debias.pipelines import dali_engine, torchvision_engine
+    from debias.pipelines.loading import dali_engine, torchvision_engine
 
     def detour(source: Any, plans: Any, size: Any, batch_size: int, device: Any, threads: int, how: Any) -> Any:
         return torchvision_engine.batches(source, plans, size, device, 0, how)

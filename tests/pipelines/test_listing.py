@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from debias.pipelines.listing import list_images
+from debias.pipelines.loading.listing import list_images
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -1,7 +1,15 @@
 import os
 from pathlib import Path
 
-from debias.pipelines.manifest import MANIFEST, Journal, Record, journal_path, line, read_records, write_manifest
+from debias.pipelines.stylized_set.manifest import (
+    MANIFEST,
+    Journal,
+    Record,
+    journal_path,
+    line,
+    read_records,
+    write_manifest,
+)
 
 
 def record(file: str, sha: str = "0") -> Record:

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from debias.pipelines.partners import external_styles, next_in_ring, next_of_other_class, ring_order
+from debias.pipelines.stylized_set.partners import external_styles, next_in_ring, next_of_other_class, ring_order
 
 PATHS = [f"class{i % 4}/{i}.jpg" for i in range(60)]
 

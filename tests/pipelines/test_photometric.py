@@ -6,9 +6,10 @@ import pytest
 import torch
 from pictures import picture
 
-from debias.pipelines import sampler
-from debias.pipelines.photometric import ATTEMPTS, PHOTOMETRIC, Augmenter, Photometric, draw_erasing
-from debias.pipelines.policies import NOTHING, randaugment
+from debias.pipelines.loading import sampler
+from debias.pipelines.photometric import PHOTOMETRIC, Augmenter, Photometric, draw_erasing
+from debias.pipelines.photometric.augmenter import ATTEMPTS
+from debias.pipelines.photometric.policies import NOTHING, randaugment
 
 SIZE = (48, 64)
 EVERYTHING = Photometric(0.4, 0.3, 0.5, 0.5, "randaugment")
@@ -268,7 +269,7 @@ def test_the_images_and_the_worlds_random_numbers_stay(backend):
 
 
 def test_kornia_is_imported_only_where_it_runs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "debias.pipelines.photometric_kornia", None)  # importing it raises
+    monkeypatch.setitem(sys.modules, "debias.pipelines.photometric.kornia_operators", None)  # importing it raises
     Augmenter(EVERYTHING, 0)(IMAGES, INDICES, 0)
     with pytest.raises(ImportError):
         Augmenter(EVERYTHING, 0, backend="kornia")(IMAGES, INDICES, 0)

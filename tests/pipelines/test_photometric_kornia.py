@@ -5,9 +5,8 @@ import pytest
 import torch
 from pictures import picture
 
-from debias.pipelines import photometric_kornia, photometric_torchvision
-from debias.pipelines.photometric import Augmenter, Photometric
-from debias.pipelines.policies import RANGES, Operation, operation
+from debias.pipelines.photometric import Augmenter, Photometric, kornia_operators, torchvision_operators
+from debias.pipelines.photometric.policies import RANGES, Operation, operation
 
 SIZE = (60, 84)
 GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
@@ -33,7 +32,7 @@ def apart(ours, theirs):
 
 
 def both(images, plans):
-    return photometric_kornia.apply(images, plans), photometric_torchvision.apply(images, plans)
+    return kornia_operators.apply(images, plans), torchvision_operators.apply(images, plans)
 
 
 def operations(size=SIZE):
@@ -78,8 +77,8 @@ def test_levels_are_those_of_cuda_too(name, values):
     """It divides by 255 by multiplying with the inverse, which is not the same number."""
     exact, inverse = LEVELS / 255, LEVELS * (1 / 255)
     assert not torch.equal(exact, inverse)
-    ours = photometric_kornia.OPERATORS[name](inverse, torch.tensor([values]))
-    assert apart(ours, photometric_torchvision.apply(exact, [(Operation(name, values),)])).max() == 0
+    ours = kornia_operators.OPERATORS[name](inverse, torch.tensor([values]))
+    assert apart(ours, torchvision_operators.apply(exact, [(Operation(name, values),)])).max() == 0
 
 
 @pytest.mark.parametrize("towards", [0.0, 1.0])
@@ -87,8 +86,8 @@ def test_solarize_parts_the_same_levels_whichever_way_they_are_rounded(towards):
     exact = LEVELS / 255
     rounded = torch.nextafter(exact, torch.tensor(towards))
     for threshold in (*range(0, 256, 5), 178.5):
-        ours = photometric_kornia.OPERATORS["Solarize"](rounded, torch.tensor([[float(threshold)]]))
-        assert apart(ours, photometric_torchvision.apply(exact, [(Operation("Solarize", (threshold,)),)])).max() == 0
+        ours = kornia_operators.OPERATORS["Solarize"](rounded, torch.tensor([[float(threshold)]]))
+        assert apart(ours, torchvision_operators.apply(exact, [(Operation("Solarize", (threshold,)),)])).max() == 0
 
 
 @pytest.mark.parametrize("photometric", SETTINGS)
@@ -132,8 +131,8 @@ def test_a_mixed_batch_is_its_images_one_by_one():
     steps = list(operations())
     images = batch(len(steps) // 2 + 1)[: len(steps)]
     plans = list(zip(steps, reversed(steps), strict=True))
-    together = photometric_kornia.apply(images, plans)
-    alone = torch.cat([photometric_kornia.apply(images[k, None], [plans[k]]) for k in range(len(steps))])
+    together = kornia_operators.apply(images, plans)
+    alone = torch.cat([kornia_operators.apply(images[k, None], [plans[k]]) for k in range(len(steps))])
     assert apart(together, alone).max() <= 1  # a convolution over more images may add in another order
     assert (apart(together, alone) > 0).float().mean() < 1e-4
 
@@ -141,7 +140,7 @@ def test_a_mixed_batch_is_its_images_one_by_one():
 def test_levels_survive_an_operator_that_changes_nothing():
     ramp = (torch.arange(256.0) / 255).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     for name in ("Brightness", "Color", "Contrast", "Sharpness", "Hue", "Rotate"):
-        out = photometric_kornia.apply(ramp, [(Operation(name, (0.0,)),) * 30])
+        out = kornia_operators.apply(ramp, [(Operation(name, (0.0,)),) * 30])
         assert torch.equal(out.mul(255).round(), ramp.mul(255).round())
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 from torchvision.transforms.autoaugment import _apply_op
 from torchvision.transforms.v2 import AutoAugment, ColorJitter, InterpolationMode, RandAugment, functional
 
-from debias.pipelines.photometric_torchvision import OPERATORS, apply
-from debias.pipelines.policies import RANGES, Operation, operation
+from debias.pipelines.photometric.policies import RANGES, Operation, operation
+from debias.pipelines.photometric.torchvision_operators import OPERATORS, apply
 
 SIZE = (61, 84)
 NEAREST = InterpolationMode.NEAREST

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy, RandAugment
 
-from debias.pipelines import policies
-from debias.pipelines.policies import IMAGENET, NOTHING, RANDAUGMENT, RANGES, Operation, autoaugment, randaugment
+from debias.pipelines.photometric import policies
+from debias.pipelines.photometric.policies import (
+    IMAGENET,
+    NOTHING,
+    RANDAUGMENT,
+    RANGES,
+    Operation,
+    autoaugment,
+    randaugment,
+)
 
 SIZE = (120, 77)
 DRAWS = 5000

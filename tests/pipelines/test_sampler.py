@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from debias.pipelines.sampler import (
+from debias.pipelines.loading.sampler import (
     SECOND,
     STYLIZED,
     WINDOW,

@@ -10,10 +10,10 @@ import pytest
 from pictures import encoded, picture
 from PIL import Image
 
-from debias.pipelines import scan as scan_module
-from debias.pipelines.listing import list_images
-from debias.pipelines.pixels import BadImageError, decode, inspect, reencode
-from debias.pipelines.scan import scan
+from debias.pipelines.loading import scan as scan_module
+from debias.pipelines.loading.listing import list_images
+from debias.pipelines.loading.pixels import BadImageError, decode, inspect, reencode
+from debias.pipelines.loading.scan import scan
 
 
 def png(height: int, width: int, depth: int, kind: int, rows: bytes) -> bytes:

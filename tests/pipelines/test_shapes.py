@@ -14,7 +14,7 @@ from PIL import Image
 
 from debias.pipelines import shapes
 from debias.pipelines.shapes import Entry, Pixels
-from debias.pipelines.silhouettes import Mask, mask
+from debias.pipelines.shapes.silhouettes import Mask, mask
 
 ANGLES = np.radians(np.arange(0, 360, 5))
 

@@ -6,7 +6,7 @@ import torch
 from stylizers import untrained
 
 from debias.pipelines.contact_sheet import to_uint8
-from debias.pipelines.stylize_batches import Job, Step, run, schedule
+from debias.pipelines.stylized_set.batches import Job, Step, run, schedule
 from debias.style_transfer import Images
 
 COUNT = 11

@@ -18,13 +18,13 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from debias.pipelines import Batch, ImageLoader, image_loader
-from debias.pipelines.engines import pick_engine
-from debias.pipelines.listing import list_images
-from debias.pipelines.manifest import Record, write_manifest
-from debias.pipelines.scan import scan
-from debias.pipelines.set_plan import BuildSettings
-from debias.pipelines.stylized_copies import pair_copies
-from debias.pipelines.stylized_set import Builder
+from debias.pipelines.loading.engines import pick_engine
+from debias.pipelines.loading.listing import list_images
+from debias.pipelines.loading.scan import scan
+from debias.pipelines.loading.stylized_copies import pair_copies
+from debias.pipelines.stylized_set.builder import Builder
+from debias.pipelines.stylized_set.manifest import Record, write_manifest
+from debias.pipelines.stylized_set.plan import BuildSettings
 
 engines = pytest.mark.parametrize("engine", sorted({pick_engine("auto"), "torchvision"}))
 FORMATS = pytest.mark.parametrize("format", ["folder", "webdataset"])

@@ -16,11 +16,12 @@ from pictures import picture
 from PIL import Image
 from stylizers import untrained
 
-from debias.pipelines import image_loader, stylized_set
+from debias.pipelines import image_loader
 from debias.pipelines.contact_sheet import to_uint8
-from debias.pipelines.set_files import encode
-from debias.pipelines.set_plan import BuildSettings
-from debias.pipelines.stylized_set import Builder, Built, Group
+from debias.pipelines.stylized_set import builder as builder_module
+from debias.pipelines.stylized_set.builder import Builder, Built, Group
+from debias.pipelines.stylized_set.files import encode
+from debias.pipelines.stylized_set.plan import BuildSettings
 
 SETTINGS = BuildSettings(size=32, shard_size=5)
 FORMATS = pytest.mark.parametrize("format", ["folder", "webdataset"])
@@ -123,7 +124,7 @@ def test_a_stopped_build_goes_on_and_ends_the_same(
     build(photo_folder, tmp_path / "whole", settings)
     with monkeypatch.context() as patch:
         name = "write_image" if format == "folder" else "write_shard"
-        patch.setattr(stylized_set, name, _failing_after(stop, getattr(stylized_set, name)))
+        patch.setattr(builder_module, name, _failing_after(stop, getattr(builder_module, name)))
         with pytest.raises(OSError, match="No space left"):
             build(photo_folder, tmp_path / "out", settings)
     assert not (tmp_path / "out" / "manifest.jsonl").exists()

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from debias.pipelines.engines import Interpolation
-from debias.pipelines.torchvision_engine import resize
+from debias.pipelines.loading.engines import Interpolation
+from debias.pipelines.loading.torchvision_engine import resize
 
 SIZES = [((31, 47), (32, 32)), ((90, 61), (20, 24)), ((40, 9), (12, 30)), ((7, 90), (32, 32)), ((20, 20), (33, 50))]
 TINY = [((1, 1), (8, 5)), ((2, 3), (9, 9)), ((3, 5), (1, 1)), ((2, 2), (1, 7)), ((1, 300), (6, 6))]

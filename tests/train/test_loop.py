@@ -15,7 +15,8 @@ import torch
 from pictures import picture
 from torch import nn
 
-from debias.pipelines import image_loader, torchvision_engine
+from debias.pipelines import image_loader
+from debias.pipelines.loading import torchvision_engine
 from debias.pipelines.style_bank import StyleBank
 from debias.train import loop
 from debias.train.branch_batchnorm import convert

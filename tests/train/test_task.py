@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from debias.pipelines.loader import Batch
+from debias.pipelines.loading.loader import Batch
 from debias.pipelines.view import View
 from debias.train.branch_batchnorm import convert, strip
 from debias.train.task import Classification

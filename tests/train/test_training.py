@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from debias.pipelines.loader import Batch
+from debias.pipelines.loading.loader import Batch
 from debias.pipelines.style_bank import StyleBank
 from debias.train.branch_batchnorm import branches, convert
 from debias.train.objectives import OBJECTIVES, Objective, objective

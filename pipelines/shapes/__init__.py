@@ -18,9 +18,10 @@ from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 from PIL import Image
 
-from debias.pipelines.silhouettes import SILHOUETTES, Mask, mask
-from debias.pipelines.textures import PATTERNS, tones
 from debias.style_transfer.files import cache_folder
+
+from .silhouettes import SILHOUETTES, Mask, mask
+from .textures import PATTERNS, tones
 
 RECIPE = 2
 """Raise it with every change that moves a pixel: the cached sets of older versions are then left alone."""

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from debias.style_transfer import Images
 
+from ..view import Labels
 from .sampler import SECOND, STYLIZED, Draws, EvalDraws, Ints, TrainDraws
 from .scan import Scan
 from .stylized_copies import StylizedCopies
-from .view import Labels
 
 Augment = Callable[[Images, Tensor, int], Images]  # images, their indices (B,) int64 on the CPU, epoch
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..stylized_set.manifest import MANIFEST, Record, read_records
 from .listing import Listing, list_images, split_names
-from .manifest import MANIFEST, Record, read_records
 from .sampler import Ints
 from .scan import Scan, scan
 
 NO_CLASS = -1  # of an external style
-COPY = re.compile(r"[._](\d+)(?:-[0-9a-f]{8})?\.[a-z]+$")  # as `set_plan` ends the names of files and of shard members
+COPY = re.compile(r"[._](\d+)(?:-[0-9a-f]{8})?\.[a-z]+$")  # as `stylized_set.plan` ends names
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from PIL import Image
 from debias.style_transfer.files import atomic_file, sha256_file, write_atomically
 
 from .manifest import Record
-from .set_plan import Item, Unit
+from .plan import Item, Unit
 
 LABELS = ("shape_class", "texture_class", "content", "style", "alpha", "shape_weight")  # of a shard's .json members
 

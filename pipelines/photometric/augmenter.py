@@ -18,9 +18,9 @@ from torch import Tensor
 from debias.style_transfer import Images
 from debias.style_transfer.images import check_images
 
-from .mixing import Box
+from ..loading.sampler import uniforms
+from ..mixing import Box
 from .policies import MAGNITUDES, NOTHING, Operation, Plan, autoaugment, randaugment
-from .sampler import uniforms
 
 __all__ = ["PHOTOMETRIC", "Augmenter", "Photometric", "draw_erasing"]
 
@@ -168,7 +168,7 @@ class Augmenter:
         plans = [self.photometric.draw(self.seed, epoch, index, size, self.stream) for index in indices.tolist()]
         # Here, since kornia takes long to import and a CPU never needs it.
         if self._library == "kornia":
-            from .photometric_kornia import apply
+            from .kornia_operators import apply
         else:
-            from .photometric_torchvision import apply
+            from .torchvision_operators import apply
         return apply(images, plans)

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from debias.style_transfer import Statistics, Stylizer
 from debias.style_transfer.files import folder_lock, write_atomically
 
-from .listing import split_names
-from .loader import ImageLoader, image_loader
+from ..loading.listing import split_names
+from ..loading.loader import ImageLoader, image_loader
+from ..loading.scan import BadFile, cpus
+from .batches import Job, run, schedule
+from .files import make, missing, write_image, write_shard
 from .manifest import Journal, Record, read_records, write_manifest
-from .scan import BadFile, cpus
-from .set_files import make, missing, write_image, write_shard
-from .set_plan import BuildSettings, Item, Sources, Unit, chunks, plan
-from .stylize_batches import Job, run, schedule
+from .plan import BuildSettings, Item, Sources, Unit, chunks, plan
 
 DESCRIPTION = "build.json"
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Annotated, Literal, TypeVar
 
-from .cue_conflict import Alpha, ShapeWeight
-from .listing import Listing
+from ..cue_conflict import Alpha, ShapeWeight
+from ..loading.listing import Listing
 from .manifest import Record
 from .partners import external_styles, next_in_ring, next_of_other_class, ring_key, ring_order
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from debias.style_transfer import Images, Statistics, Stylizer
 
-from .contact_sheet import to_uint8
+from ..contact_sheet import to_uint8
 
 R = TypeVar("R")
 

@@ -112,7 +112,7 @@ def list_images(data: str | os.PathLike[str], split: str = "train", *, flat: boo
     from .shards import is_pattern, list_shards, match_shards  # it needs this module's names
 
     if str(data) == "shapes":
-        from .shapes import folder
+        from ..shapes import folder
 
         data = folder()
     if is_pattern(os.fspath(data)):
