@@ -18,7 +18,7 @@ from .sampler import Ints
 from .scan import Scan, scan
 
 NO_CLASS = -1  # of an external style
-COPY = re.compile(r"[._](\d+)(?:-[0-9a-f]{8})?\.[a-z]+$")  # as `stylized_set.plan` ends names
+COPY = re.compile(r"[._](\d+)(?:-[0-9a-f]{8})?\.[a-z]+$")  # as stylized_set.plan ends a file name
 
 
 @dataclass(frozen=True, eq=False)
