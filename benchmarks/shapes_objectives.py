@@ -20,8 +20,10 @@ import torchvision
 from debias.evaluation.shapes_suite import ShapesResult, evaluate_shapes
 from debias.pipelines import shapes
 from debias.shapes_recipe import ATTACKED, MODEL, STYLIZED, shapes_settings
+from debias.tellers import Quiet
 from debias.train.weights_file import load_model
-from debias.training_run import Quiet, TrainSettings, train
+from debias.training_run import train
+from debias.training_settings import TrainSettings
 
 OBJECTIVES = "vanilla,debiased,advprop,advprop+debiased,shape-biased,texture-biased"
 

@@ -13,7 +13,8 @@ from debias.train.objectives import settings_of
 from debias.train.optimization import Optimization
 from debias.train.training import StepSettings
 
-from .training_run import DataSettings, ObjectiveSettings, TrainSettings
+from .objective_settings import ObjectiveSettings
+from .training_settings import DataSettings, TrainSettings
 
 __all__ = ["ATTACKED", "MODEL", "STYLIZED", "shapes_settings"]
 

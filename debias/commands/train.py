@@ -17,10 +17,12 @@ from debias.train.optimization import Optimization
 from debias.train.records import Line
 from debias.train.training import StepSettings
 
+from ..objective_settings import ObjectiveSettings
 from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..presets import PRESETS
 from ..progress import Progress
-from ..training_run import DataSettings, ObjectiveSettings, TrainSettings, train
+from ..training_run import train
+from ..training_settings import DataSettings, TrainSettings
 
 
 @click.command()

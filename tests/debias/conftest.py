@@ -1,6 +1,6 @@
 """Photos to run commands on, a stylizer that needs no fitting, and a way to run a command as a user does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,26 @@ def photos(folder: Path) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         picture(60 + 7 * index, 110 - 5 * index, seed=index).save(place / f"{index:02d}.jpg", quality=92)
     return folder / "photos"
+
+
+@pytest.fixture
+def data(folder: Path) -> Path:
+    """`data/`: 12 images to train on and 3 to validate, of 3 classes."""
+    for split, count in (("train", 12), ("val", 3)):
+        for index in range(count):
+            place = folder / "data" / split / ("cat", "dog", "owl")[index % 3]
+            place.mkdir(parents=True, exist_ok=True)
+            picture(36 + index, 40, seed=index + 50 * (split == "val")).save(place / f"{index:02d}.png")
+    return folder / "data"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch computes on one thread, and on as many as before afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from debias.pipelines.attacks import ADVPROP_PRESETS
 from debias.presets import PRESETS, Preset
 from debias.train.objectives import settings_of
 from debias.train.optimization import learning_rate, lr_stages
-from debias.training_run import TrainSettings
+from debias.training_settings import TrainSettings
 
 each_preset = pytest.mark.parametrize("name", PRESETS)
 

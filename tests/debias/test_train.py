@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import Result
 from pictures import picture
 
@@ -23,34 +22,16 @@ from debias.train.records import Line, read_metrics
 from debias.train.weights_file import load_model, read_card
 
 from .conftest import Run
+from .small_runs import SMALL
 from .test_cli import refused
 
-SMALL = "debias.train.small_resnet:small_resnet"
+pytestmark = pytest.mark.usefixtures("one_thread")
 # The flags that the design promises.
 PROMISED = (
     "data val objective model init size batch-size epochs steps lr optimizer loss branches accumulate replicas alpha "
     "shape-weight stylizer attack-eps attack-steps attack-step-size mixup cutmix ema variant preset engine device "
     "precision workers seed save-every out resume no-resume stylized-data dry-run"
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def data(folder: Path) -> Path:
-    """`data/`: 12 images to train on and 3 to validate, of 3 classes."""
-    for split, count in (("train", 12), ("val", 3)):
-        for index in range(count):
-            place = folder / "data" / split / ("cat", "dog", "owl")[index % 3]
-            place.mkdir(parents=True, exist_ok=True)
-            picture(36 + index, 40, seed=index + 50 * (split == "val")).save(place / f"{index:02d}.png")
-    return folder / "data"
 
 
 def small(data: str = "data", out: str = "run") -> list[str]:

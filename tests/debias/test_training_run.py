@@ -1,22 +1,22 @@
-"""A run from its settings: what they resolve to, what it leaves in its folder, and what a mistake costs."""
+"""A run from its settings: what it leaves in its folder, how it goes on, and what a mistake costs."""
 
 import json
 import sys
 import types
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pictures import picture
 from torch import nn
 
 from debias import training_run
+from debias.objective_settings import ObjectiveSettings
 from debias.pipelines.photometric import Photometric
 from debias.style_transfer.files import folder_lock, sha256_file
+from debias.tellers import Quiet
 from debias.train.checkpoint import Checkpoints
 from debias.train.loop import LoopSettings
 from debias.train.models import ModelSettings
@@ -24,58 +24,11 @@ from debias.train.optimization import Optimization
 from debias.train.records import read_metrics
 from debias.train.training import StepSettings
 from debias.train.weights_file import load_model, read_card, read_weights, weights_path
-from debias.training_run import DataSettings, ObjectiveSettings, Quiet, TrainSettings, train
+from debias.training_run import train
 
-SMALL = "debias.train.small_resnet:small_resnet"
+from .small_runs import SMALL, Telling, settings
 
-
-class Telling(Quiet):
-    """Keeps what is said, and stops the run at a step."""
-
-    def __init__(self, stop: int | None = None) -> None:
-        self.said: list[str] = []
-        self.steps: list[int] = []
-        self.stop = stop
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def step(self, done: int, total: int, note: str) -> None:
-        self.steps.append(done)
-        if done == self.stop:
-            raise KeyboardInterrupt
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def data(folder: Path) -> Path:
-    """`data/`: 12 images to train on and 3 to validate, of 3 classes."""
-    for split, count in (("train", 12), ("val", 3)):
-        for index in range(count):
-            place = folder / "data" / split / ("cat", "dog", "owl")[index % 3]
-            place.mkdir(parents=True, exist_ok=True)
-            picture(30 + index, 34, seed=index + 50 * (split == "val")).save(place / f"{index:02d}.png")
-    return folder / "data"
-
-
-def settings(data: str | Path = "data", objective: str | ObjectiveSettings = "vanilla", **groups: Any) -> TrainSettings:
-    """Two epochs of three steps on small images."""
-    given = {"batch_size": 4, "engine": "torchvision"} | groups.pop("data_settings", {})
-    defaults: dict[str, Any] = {
-        "objective": ObjectiveSettings(objective) if isinstance(objective, str) else objective,
-        "model": ModelSettings(SMALL, size=32),
-        "optimization": Optimization(lr=0.05),
-        "step": StepSettings(precision="fp32"),
-        "loop": LoopSettings(2, save_every=2, log_every=2),
-    }
-    return TrainSettings(DataSettings(str(data), **given), **(defaults | groups))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def files(folder: Path) -> dict[str, tuple[int, str]]:
@@ -94,109 +47,6 @@ def weights(file_or_run: Path) -> str:
 def recorded(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run / "run.json").read_text())
     return found
-
-
-# --- settings -------------------------------------------------------------------------------------------------------
-
-
-def test_every_setting_has_a_name_of_its_own() -> None:
-    made = settings()
-    groups = [group.name for group in fields(TrainSettings) if group.name != "device"]
-    names = [field.name for group in groups for field in fields(getattr(made, group))]
-    assert len(set(names)) == len(names)
-    assert made.flat().keys() == {*names, "device"}
-    json.dumps(made.flat())
-
-
-def test_what_is_left_out_resolves_to_what_the_method_uses() -> None:
-    flat = settings(objective="advprop+debiased").flat()
-    assert (flat["alpha"], flat["shape_weight"], flat["size_schedule"]) == (0.5, 0.8, "full")
-    assert (flat["attack_eps"], flat["attack_steps"], flat["attack_norm"]) == ("4/255", 5, "linf")
-    assert (flat["attack_targeted"], flat["attack_random_start"], flat["adversarial_weight"]) == (False, 0.8, 1.0)
-    authors = ObjectiveSettings("advprop+debiased", "authors-code", alpha=0.25)
-    flat = replace(settings(), objective=authors).flat()
-    assert (flat["alpha"], flat["attack_targeted"], flat["attack_random_start"]) == (0.25, True, 0.4207)
-    flat = settings().flat()
-    assert (flat["alpha"], flat["attack_eps"]) == (None, None)  # vanilla has neither
-    flat = settings(objective="adversarial+fast-advprop", data_settings={"batch_size": 10}).flat()
-    assert (flat["attack_eps"], flat["attack_norm"]) == (None, "linf")  # each part has its own radius
-
-
-def test_validation_data_is_found_within_or_beside(data: Path, folder: Path) -> None:
-    def found(data: str, val: str | None = None) -> str | None:
-        return DataSettings(data, val).validation
-
-    assert found("data", "elsewhere") == "elsewhere"
-    assert found("data") == "data"
-    assert found("data/train") == "data/val"
-    assert found(str(data / "train")) == str(data / "val")
-    assert found("data/val") is None
-    assert found("shapes") == "shapes"
-    assert found("nowhere") is None
-    (data / "val").rename(folder / "val")
-    assert found("data/train") is None
-    assert found("data") is None  # a folder val beside photos of any name may be anything
-
-
-REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "objective": (
-        lambda: settings(objective="debiased+foo"),
-        r"^--objective debiased\+foo: no objective 'foo'; known: ",
-    ),
-    "twice": (lambda: settings(objective="advprop+advprop"), r"^--objective advprop\+advprop: .*adversarial"),
-    "not its own": (
-        lambda: replace(settings(), objective=ObjectiveSettings(alpha=0.3)),
-        r"^--alpha: vanilla has no such setting; leave it out$",
-    ),
-    "alpha": (
-        lambda: replace(settings(), objective=ObjectiveSettings("debiased", alpha=3)),
-        r"^--alpha must lie in \[0, 1\], got 3$",
-    ),
-    "smoothing": (
-        lambda: replace(settings(), objective=ObjectiveSettings(label_smoothing=1)),
-        r"^--label-smoothing must lie in \[0, 1\), got 1$",
-    ),
-    "eps": (
-        lambda: replace(settings(), objective=ObjectiveSettings("advprop", attack_eps="much")),
-        r"^--objective advprop: eps must be .* got 'much'$",
-    ),
-    "copies": (
-        lambda: settings(data_settings={"stylized_data": "set"}),
-        r"^--stylized-data: vanilla has no stylised view; leave it out$",
-    ),
-    "accumulate": (
-        lambda: settings(step=StepSettings("3")),
-        r"^--batch-size 4 is not a multiple of --accumulate 3 times --replicas 1; take 3$",
-    ),
-    "replicas": (
-        lambda: settings(step=StepSettings("2", replicas=4)),
-        r"^--batch-size 4 is not a multiple of --accumulate 2 times --replicas 4; take 8$",
-    ),
-    "share": (
-        lambda: settings(objective="advprop+fast-debiased"),
-        r"^--batch-size 4: advprop\+fast-debiased takes 20% of each 4 images .*, which is not two; take 10 or more$",
-    ),
-    "shares": (
-        lambda: settings(objective="fast-advprop", step=StepSettings(replicas=2), data_settings={"batch_size": 16}),
-        r"^--batch-size 16: fast-advprop takes 20% of each 8 images .*; take 20 or more$",
-    ),
-    "warmup": (
-        lambda: settings(optimization=Optimization(warmup_epochs=2)),
-        r"^--warmup-epochs 2 must be less than --epochs 2$",
-    ),
-    "batch": (lambda: DataSettings("data", batch_size=0), r"^--batch-size must be 1 or more, got 0$"),
-    "crop": (lambda: DataSettings("data", min_crop=0), r"^--min-crop must lie in \(0, 1\], got 0$"),
-    "flip": (lambda: DataSettings("data", flip=1.5), r"^--flip must lie in \[0, 1\], got 1.5$"),
-    "workers": (lambda: DataSettings("data", workers=-1), r"^--workers must be 0 or more, got -1$"),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_settings_that_cannot_be_are_one_line_with_the_flag(what: str) -> None:
-    make, text = REFUSED[what]
-    with pytest.raises(ValueError, match=text) as info:
-        make()
-    assert "\n" not in str(info.value)
 
 
 # --- what a run leaves ----------------------------------------------------------------------------------------------
@@ -484,14 +334,3 @@ def test_a_folder_of_something_else_is_left_alone(data: Path, folder: Path) -> N
 def test_of_two_runs_in_one_folder_the_second_is_refused(data: Path, folder: Path) -> None:
     with folder_lock(folder / "run"), pytest.raises(ValueError, match="is in use by process"):
         train(settings(), folder / "run", Quiet())
-
-
-def test_a_long_check_of_files_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(training_run.time, "monotonic", lambda: now[0])
-    teller = Telling()
-    check = training_run._Checking(teller)
-    for done in range(1, 61):
-        now[0] += 0.5
-        check(done, 6000)
-    assert teller.said == ["checked 20 of 6,000 files", "checked 40 of 6,000 files", "checked 60 of 6,000 files"]
