@@ -65,15 +65,19 @@ def _option(field: "dataclasses.Field[Any]", kind: Any, text: str) -> Callable[[
             "default": field.default,
             "show_default": not (field.default is None or field.default is False or field.default == ""),
         }
+    kind = _without_none(kind)
     if kind is bool:
-        name = flag if not field.default else f"{flag}/--no-{flag[2:]}"
+        name = flag if field.default is False else f"{flag}/--no-{flag[2:]}"
         return click.option(name, field.name, is_flag=True, **common)
     return click.option(flag, field.name, type=_click_type(kind), **common)
 
 
-def _click_type(kind: Any) -> Any:
-    if typing.get_origin(kind) is Literal:
-        return click.Choice(typing.get_args(kind))
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):  # "int | None": the default alone may be None
-        return _click_type(next(part for part in typing.get_args(kind) if part is not types.NoneType))
+def _without_none(kind: Any) -> Any:
+    """The type of a field of type "int | None": its default alone may be None."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return next(part for part in typing.get_args(kind) if part is not types.NoneType)
     return kind
+
+
+def _click_type(kind: Any) -> Any:
+    return click.Choice(typing.get_args(kind)) if typing.get_origin(kind) is Literal else kind

@@ -157,9 +157,8 @@ class _Run:
         self.recorded = True
 
     def _objective(self) -> Objective:
-        chosen, stylizer = self.settings.objective, None
-        if chosen.uses_stylizer and self.settings.data.stylized_data is None:
-            stylizer = Stylizer.load(chosen.stylizer, device=self.world.device)
+        name = self.settings.stylizer
+        stylizer = None if name is None else Stylizer.load(name, device=self.world.device)
         return self.settings.make_objective(stylizer)
 
     def _model(self) -> Normalised:

@@ -83,6 +83,13 @@ class TrainSettings:
         if self.data.stylized_data is not None and not self.objective.uses_stylizer:
             raise ValueError(f"--stylized-data: {self.objective.objective} has no stylised view; leave it out")
 
+    @property
+    def stylizer(self) -> str | None:
+        """What stylises in the step; None where nothing does."""
+        if not self.objective.uses_stylizer or self.data.stylized_data is not None:
+            return None
+        return self.objective.stylizer or "compact"
+
     def make_objective(self, stylizer: Stylizer | None = None) -> Objective:
         """The objective; one that makes stylised views trains with `stylizer`."""
         stages = lr_stages(self.optimization, self.loop.epochs)  # for each objective, since it checks the schedule too
@@ -101,4 +108,4 @@ class TrainSettings:
             flat |= {group.name: value} if isinstance(value, str) else asdict(value)
         parts = self.make_objective().parts
         used = {name: in_use(parts, name) for name in asdict(self.objective) if flat[name] is None}
-        return flat | used | {"val": self.data.validation}
+        return flat | used | {"stylizer": self.stylizer, "val": self.data.validation}

@@ -47,7 +47,8 @@ def command(
     Beside the clean images it learns from cue conflicts, adversarial images, or both, each read by a BatchNorm of its
     own. OUT gets settings.json, metrics.jsonl, checkpoints, and at the end model.safetensors with all branches. Run the
     same command again to go on after an interruption: the weights will be those of a run without one. Under torchrun
-    it trains on all processes.
+    it trains on all processes. Settings that show no default here are the objective's or the network's own: --dry-run
+    prints those in use.
     """
     settings = resolve(context, preset, values)
     if dry_run:

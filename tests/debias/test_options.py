@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from debias.commands.preview import PreviewSettings
+from debias.objective_settings import ObjectiveSettings
 from debias.options import dry_run_option, options, picked, print_settings
 from debias.pipelines.stylized_set.plan import BuildSettings
 from debias.style_transfer.fit import FitSettings
@@ -25,6 +26,7 @@ class Example:
     mode: Annotated[Literal["fast", "slow"], "how to go"] = "fast"
     flip: Annotated[bool, "mirror some"] = True
     strict: Annotated[bool, "refuse"] = False
+    clamp: Annotated[bool | None, "cut off"] = None
     part: int = 7  # not annotated: no flag
 
     def __post_init__(self) -> None:
@@ -56,6 +58,8 @@ def test_defaults_are_the_fields() -> None:
 def test_every_flag_arrives_in_its_field_with_its_type() -> None:
     found = invoke("--where", "b", "--step-size", "2", "--count", "3", "--mode", "slow", "--no-flip", "--strict")
     assert found.output.strip() == str(Example(Path("b"), 2.0, 3, "slow", flip=False, strict=True))
+    for flag, value in (("--clamp", True), ("--no-clamp", False)):
+        assert invoke("--where", "b", flag).output.strip() == str(Example(Path("b"), clamp=value))
 
 
 def test_help_shows_name_type_text_and_default_in_the_order_of_the_fields() -> None:
@@ -66,7 +70,7 @@ def test_help_shows_name_type_text_and_default_in_the_order_of_the_fields() -> N
         "--count INTEGER How many; all without it. ",
         "--mode [fast|slow] How to go. [default: fast]",
         "--flip / --no-flip Mirror some. [default: flip]",
-        "--strict Refuse. -",
+        "--strict Refuse. --clamp / --no-clamp Cut off. -",
     ):
         assert part in text
     places = [text.index(f"--{name} ") for name in ("where", "step-size", "count", "mode", "flip", "strict")]
@@ -86,7 +90,7 @@ def test_a_dry_run_prints_json() -> None:
     assert values == asdict(Example(Path("a"))) | {"where": "a"}
 
 
-@pytest.mark.parametrize("settings", [BuildSettings, PreviewSettings, FitSettings])
+@pytest.mark.parametrize("settings", [BuildSettings, PreviewSettings, FitSettings, ObjectiveSettings])
 def test_every_field_of_the_products_settings_is_a_flag_with_help(settings: type) -> None:
     @click.command()
     @options(settings)

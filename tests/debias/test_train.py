@@ -17,7 +17,7 @@ from pictures import picture
 
 from debias.commands.train import Terminal, command
 from debias.train.checkpoint import Checkpoints
-from debias.train.objectives import OBJECTIVES, objective
+from debias.train.objectives import OBJECTIVES, objective, settings_of
 from debias.train.records import Line, read_metrics
 from debias.train.weights_file import load_model, read_card
 
@@ -50,9 +50,9 @@ def small(data: str = "data", out: str = "run") -> list[str]:
 
 
 @pytest.fixture
-def train(run: Run, stylizer: str) -> Callable[..., Result]:
+def train(run: Run) -> Callable[..., Result]:
     """Run `debias train` on small images, later flags before earlier ones."""
-    return lambda *arguments: run("train", *small(), "--stylizer", stylizer, *arguments)
+    return lambda *arguments: run("train", *small(), *arguments)
 
 
 def succeeded(result: Result) -> Result:
@@ -69,9 +69,10 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize("name", [*OBJECTIVES, "advprop+debiased", "fast-advprop+fast-debiased"])
-def test_every_objective_trains(name: str, train: Run, data: Path, folder: Path) -> None:
+def test_every_objective_trains(name: str, train: Run, data: Path, folder: Path, stylizer: str) -> None:
     batch = ("--batch-size", 12 if "fast" in name else 4)  # a slice is never one image alone
-    result = succeeded(train("--objective", name, *batch, "--val-branches", "all"))
+    own = ("--stylizer", stylizer) if "stylizer" in settings_of(name) else ()
+    result = succeeded(train("--objective", name, *batch, *own, "--val-branches", "all"))
     branches = ("main", *objective(name).norm_branches)
     assert f"{name} on {SMALL}, BatchNorm branches: {', '.join(branches)}; 12 images of 3 classes" in result.output
     for file in ("settings.json", "metrics.jsonl", "run.json", "model.safetensors", "checkpoints/best.safetensors"):
@@ -231,12 +232,20 @@ def test_every_promised_flag_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("size-schedule", "authors"), ("attack-norm", "l2"), ("attack-targeted", "true")]
+    ("flag", "value"), [("size-schedule", "authors"), ("attack-norm", "l2"), ("attack-loss", "logit")]
 )
 def test_a_choice_that_may_be_left_out_is_a_choice(flag: str, value: str, run: Run) -> None:
     shown = resolved(run, "--objective", "advprop+debiased", f"--{flag}", value)
-    assert shown[flag.replace("-", "_")] == (True if value == "true" else value)
+    assert shown[flag.replace("-", "_")] == value
     refused(run("train", "--data", "data", "--out", "run", "-n", f"--{flag}", "nonsense"), f"--{flag}", "nonsense")
+
+
+def test_a_switch_that_may_be_left_out_goes_on_and_off(run: Run) -> None:
+    for variant, own in (("paper", True), ("authors-code", False)):
+        given = ("--objective", "debiased", "--variant", variant)
+        assert resolved(run, *given)["clamp_stylized"] is own
+        assert resolved(run, *given, "--clamp-stylized")["clamp_stylized"] is True
+        assert resolved(run, *given, "--no-clamp-stylized")["clamp_stylized"] is False
 
 
 # --- stylised copies ------------------------------------------------------------------------------------------------
@@ -244,7 +253,7 @@ def test_a_choice_that_may_be_left_out_is_a_choice(flag: str, value: str, run: R
 
 def test_a_set_of_stylised_copies_is_trained_on(train: Run, build: Run, data: Path, folder: Path) -> None:
     assert build("data", "set", "--copies", 2).exit_code == 0
-    arguments = ("--stylized-data", "set", "--stylizer", "is not read", "--objective", "debiased", "--epochs", 2)
+    arguments = ("--stylized-data", "set", "--objective", "debiased", "--epochs", 2)
     succeeded(train(*arguments))
     views = {line.view for line in read_metrics(folder / "run" / "metrics.jsonl") if line.split == "train"}
     assert views == {"main", "stylized"}
@@ -281,6 +290,9 @@ def test_a_missing_copy_is_one_line_that_names_it(train: Run, build: Run, data: 
         (("--accumulate", "some"), ("--accumulate", "views", "some")),
         (("--batch-size", 13), ("12 usable images", "--batch-size 13")),
         (("--alpha", 0.5), ("--alpha", "vanilla")),
+        (("--stylizer", "compact"), ("--stylizer", "vanilla")),
+        (("--objective", "advprop", "--attack-eps", "4"), ("--attack-eps", "did you mean 4/255?")),
+        (("--objective", "fast-advprop", "--adversarial-share", 1), ("--adversarial-share", "between 0 and 1, got 1")),
         (("--objective", "debiased", "--alpha", 2), ("--alpha", "[0, 1]")),
         (("--objective", "debiased", "--stylizer", "nonsense"), ("nonsense", "compact")),
         (("--stylized-data", "set"), ("--stylized-data", "vanilla")),

@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "eps": (
         lambda: replace(settings(), objective=ObjectiveSettings("advprop", attack_eps="much")),
-        r"^--objective advprop: eps must be .* got 'much'$",
+        r"^--attack-eps must be .* got 'much'$",
     ),
     "copies": (
         lambda: settings(data_settings={"stylized_data": "set"}),
