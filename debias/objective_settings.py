@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from debias.train.objectives import OBJECTIVES, Objective, Part, Variant, objective, settings_of
+from debias.train.objectives.debiased import Debiased
 
 __all__ = ["ObjectiveSettings", "flag", "in_use"]
 
@@ -86,6 +87,16 @@ class ObjectiveSettings:
     def uses_stylizer(self) -> bool:
         """Whether a part of the objective makes stylised views."""
         return "stylizer" in settings_of(self.objective)
+
+    @property
+    def leaves_shape_weight(self) -> bool:
+        """Whether the label of stylised copies made before may be that of their set.
+
+        Not where a weight is given, and not for shape-biased and texture-biased, which are what they are by theirs.
+        """
+        parts = (OBJECTIVES[name] for name in self.objective.split("+"))
+        defaults = {part.shape_weight for part in parts if issubclass(part, Debiased)}
+        return self.shape_weight is None and defaults == {Debiased.shape_weight}
 
 
 def flag(name: str) -> str:

@@ -15,7 +15,7 @@ from debias.style_transfer.files import write_atomically
 from debias.train import branch_batchnorm
 from debias.train.checkpoint import Checkpoints
 from debias.train.loop import Fitted, Records, fit
-from debias.train.models import Normalised, create, initialise
+from debias.train.models import Normalised, check_reading, create, initialise
 from debias.train.objectives import Objective
 from debias.train.records import Line, MetricsLog
 from debias.train.run_folder import RunFolder
@@ -42,6 +42,7 @@ def train(settings: TrainSettings, out: Path, teller: Teller, *, resume: bool = 
     that names the flag or file, for what cannot be trained; a run that `out` holds is as it was then.
     """
     with join(settings.device) as world, RunFolder(out, MAY_CHANGE) as folder:
+        settings.batch(world.size).check()
         resume = resume and (folder.weights.exists() or any(folder.checkpoints.glob("step-*.pt")))
         # A new run is built before an old one makes room for it: a mistake in its settings costs nothing.
         run = None if resume else _Run(settings, folder, world, teller)
@@ -72,29 +73,32 @@ class _Run:
 
     def fit(self) -> Fitted:
         """The whole training, and its weights in the folder."""
-        settings, leads = self.settings, self.world.leads
+        leads = self.world.leads
         if leads:
             self._introduce()
         with MetricsLog(self.folder.metrics, self.folder.tensorboard) as metrics:
-            records = Records(self.checkpoints, metrics, self._save_best)
-            fitted = fit(
-                self.model,
-                self.loader,
-                self.objective,
-                task=Classification(len(self.classes)),
-                validation=self.validation,
-                settings=settings.loop,
-                optimization=settings.optimization,
-                step=settings.step,
-                world=self.world,
-                records=records,
-                watcher=self if leads else None,
-            )
+            fitted = self._fit(Records(self.checkpoints, metrics, self._save_best))
         if leads:  # and only then is the run complete
             if fitted.best is None:  # without a validation of main the best weights are the last
                 self._save_best(self.model)
             save_model(self.folder.weights, self.model.network, self.card)
         return fitted
+
+    def _fit(self, records: Records) -> Fitted:
+        settings = self.settings
+        return fit(
+            self.model,
+            self.loader,
+            self.objective,
+            task=Classification(len(self.classes)),
+            validation=self.validation,
+            settings=settings.loop,
+            optimization=settings.optimization,
+            step=settings.step,
+            world=self.world,
+            records=records,
+            watcher=self if self.world.leads else None,
+        )
 
     def begin(self, done: int, total: int) -> None:
         """Pass it on, and say where it goes on."""
@@ -166,10 +170,20 @@ class _Run:
         model = create(self.settings.model, len(self.classes))
         add_branches(model, self.objective)
         if self.settings.model.init:
-            new = initialise(model, self.settings.model.init)
+            new = initialise(model, self.settings.model.init, self.classes)
             if new and self.world.leads:
-                self.teller.say(f"--init {self.settings.model.init}: {', '.join(new)} not loaded, drawn anew")
-        return model.to(self.world.device)
+                self.teller.say(
+                    f"--init {self.settings.model.init}: its classes are not those of --data, "
+                    f"so {' and '.join(new)} starts anew"
+                )
+        model.to(self.world.device)
+        single, batch = check_reading(model, len(self.classes)), self.settings.batch(self.world.size)
+        if single is not None and batch.fewest == 1:
+            raise ValueError(
+                f"--batch-size {batch.batch_size}: the BatchNorm {single} sees one pixel of an image, "
+                f"and needs two images at once; take {batch.next_size} or more, or a --size above {model.spec.size}"
+            )
+        return model
 
     def _loader(self) -> ImageLoader:
         """The training images, as the network and the objective want them."""

@@ -1,11 +1,12 @@
 """All settings of a training, checked together before anything is read."""
 
-import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from debias.pipelines.loading.listing import split_names
+from debias.pipelines.loading.stylized_copies import MadeWith, made_with
 from debias.pipelines.photometric import Photometric
 from debias.style_transfer import Stylizer
 from debias.train.loop import LoopSettings
@@ -14,7 +15,8 @@ from debias.train.objectives import Objective
 from debias.train.optimization import Optimization, lr_stages
 from debias.train.training import StepSettings
 
-from .objective_settings import ObjectiveSettings, in_use
+from .cut_batch import CutBatch
+from .objective_settings import ObjectiveSettings, flag, in_use
 
 __all__ = ["DataSettings", "TrainSettings"]
 
@@ -51,6 +53,11 @@ class DataSettings:
             return self.val or self.data
         return str(beside) if beside is not None and beside.is_dir() else None
 
+    @cached_property
+    def copies(self) -> MadeWith | None:
+        """What the stylised copies were made with, where they were made before; ValueError where they were not."""
+        return None if self.stylized_data is None else made_with(Path(self.stylized_data))
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -69,19 +76,8 @@ class TrainSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        batch, cut = self.data.batch_size, self.step.batches * self.step.replicas
-        if batch % cut:
-            flags = f"--accumulate {self.step.accumulate} times --replicas {self.step.replicas}"
-            raise ValueError(f"--batch-size {batch} is not a multiple of {flags}; take {batch - batch % cut or cut}")
-        for part in self.make_objective().parts:
-            least = math.ceil(2 / part.share) if part.share else 1
-            if batch // cut < least:
-                raise ValueError(
-                    f"--batch-size {batch}: {self.objective.objective} takes {part.share:.0%} of each {batch // cut} "
-                    f"images for itself, which is not two; take {least * cut} or more"
-                )
-        if self.data.stylized_data is not None and not self.objective.uses_stylizer:
-            raise ValueError(f"--stylized-data: {self.objective.objective} has no stylised view; leave it out")
+        self._check_copies()
+        self.make_objective()  # which checks its own settings
 
     @property
     def stylizer(self) -> str | None:
@@ -91,11 +87,38 @@ class TrainSettings:
         return self.objective.stylizer or "compact"
 
     def make_objective(self, stylizer: Stylizer | None = None) -> Objective:
-        """The objective; one that makes stylised views trains with `stylizer`."""
+        """The objective; one that makes stylised views trains with `stylizer`.
+
+        Copies that were made before have the label that their set says, unless --shape-weight or the objective does.
+        """
         stages = lr_stages(self.optimization, self.loop.epochs)  # for each objective, since it checks the schedule too
-        if not self.objective.uses_stylizer:
-            return self.objective.make()
-        return self.objective.make(stylizer=stylizer, lr_stages=stages)
+        asked, copies = self.objective, self.data.copies
+        if not asked.uses_stylizer:
+            return asked.make()
+        if copies is not None and asked.leaves_shape_weight:
+            asked = replace(asked, shape_weight=copies.shape_weight)
+        return asked.make(stylizer=stylizer, lr_stages=stages)
+
+    def batch(self, processes: int = 1) -> CutBatch:
+        """How --batch-size comes to so many processes."""
+        made_before = self.data.stylized_data is not None
+        return CutBatch(self.data.batch_size, self.make_objective(), self.step, processes, made_before)
+
+    def _check_copies(self) -> None:
+        """Refuse flags that stylised copies made before cannot follow."""
+        where, copies = self.data.stylized_data, self.data.copies if self.objective.uses_stylizer else None
+        if where is None:
+            return
+        if copies is None:
+            raise ValueError(f"--stylized-data: {self.objective.objective} has no stylised view; leave it out")
+        if self.objective.alpha is not None:
+            made = "" if copies.alpha is None else f" with alpha {copies.alpha:g}"
+            raise ValueError(f"--stylized-data {where}: the set was made{made}; leave --alpha out")
+        for name in ("stylizer", "clamp_stylized"):
+            if getattr(self.objective, name) is not None:
+                raise ValueError(f"--stylized-data {where}: the set was stylised before; leave {flag(name)} out")
+        if copies.shape_weight is None and self.objective.leaves_shape_weight:
+            raise ValueError(f"--stylized-data {where}: its copies have several shape weights; give --shape-weight")
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its flag's name, as it will be used: names are distinct over the groups.
@@ -108,4 +131,6 @@ class TrainSettings:
             flat |= {group.name: value} if isinstance(value, str) else asdict(value)
         parts = self.make_objective().parts
         used = {name: in_use(parts, name) for name in asdict(self.objective) if flat[name] is None}
-        return flat | used | {"stylizer": self.stylizer, "val": self.data.validation}
+        copies = self.data.copies
+        of_the_set = {} if copies is None else {"alpha": copies.alpha, "clamp_stylized": None}
+        return flat | used | of_the_set | {"stylizer": self.stylizer, "val": self.data.validation}

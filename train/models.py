@@ -12,7 +12,7 @@ branches that the source has, and the others become copies of the loaded main. N
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
@@ -22,13 +22,15 @@ from typing import Annotated, Any, Literal
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from debias.pipelines.attacks import eval_mode
 from debias.pipelines.view import Logits
 from debias.style_transfer import Images
 
 from .weights_file import InputSpec, fill, find_card, read_weights, weights_path
 
-__all__ = ["InputSpec", "ModelSettings", "Normalised", "create", "initialise", "is_own_code"]
+__all__ = ["InputSpec", "ModelSettings", "Normalised", "check_reading", "create", "initialise", "is_own_code"]
 
 PRETRAINED = "pretrained"
 Drops = Mapping[str, float | None]  # dropout and stochastic depth, in this order, by a library's names for them
@@ -103,21 +105,85 @@ def create(settings: ModelSettings, num_classes: int) -> Normalised:
     return Normalised(network, replace(spec, size=size or spec.size), settings.model)
 
 
-def initialise(model: Normalised, source: str | Path) -> list[str]:
+def initialise(model: Normalised, source: str | Path, classes: Sequence[str] | None = None) -> list[str]:
     """Load weights into `model`, with or without branches, and return the names of the layers that stay as drawn.
 
     `source` is a run folder, a `.safetensors` or `.pth` file (a state dict, or one inside it under `state_dict` or
     `model`), or "pretrained": torchvision's newest or timm's, from the net. All of main must be there. The class layer
-    alone may have another width, and stays new then. A branch is loaded where both sides have it; one that the source
-    lacks becomes a copy of the loaded main, one that the model lacks is passed over.
+    alone may have another width, and stays new then. It stays new too where the file says which classes it knows and
+    `classes`, those of the logits, are others; the same ones in another order are brought into this order. A branch is
+    loaded where both sides have it; one that the source lacks becomes a copy of the loaded main, one that the model
+    lacks is passed over.
 
     Raises ValueError, one line that names the source and what differs; the model is as it was then.
     """
-    state = _published(model) if str(source) == PRETRAINED else read_weights(_init_path(source))
+    path = None if str(source) == PRETRAINED else _init_path(source)
+    state = dict(_published(model) if path is None else read_weights(path))
+    card = None if path is None else find_card(path)
     try:
-        return fill(model.network, state, new_classes=True)
+        _check_finite(state)
+        anew = () if card is None or classes is None else _match_classes(model, state, card.classes, tuple(classes))
+        return fill(model.network, state, new_classes=True, anew=anew)
     except ValueError as error:
         raise ValueError(f"--init {source}: these are no weights of {model.name or 'the network'}: {error}") from None
+
+
+def _match_classes(
+    model: Normalised, state: dict[str, Tensor], known: tuple[str, ...], classes: tuple[str, ...]
+) -> Collection[str]:
+    """Bring the rows of the class layer in `state` into the order of `classes`; where these are others, name the layer.
+
+    Layers of another width need no name: they do not fit.
+    """
+    if known == classes or len(known) != len(classes):
+        return ()
+    rows = _class_rows(model, len(classes))
+    if not rows:
+        raise ValueError("its classes are others, and no layer changes with their number, so none can start anew")
+    if sorted(known) != sorted(classes):
+        return {key.rpartition(".")[0] for key in rows}
+    order = [known.index(name) for name in classes]
+    for key in rows & state.keys():
+        state[key] = state[key][order]
+    return ()
+
+
+def _class_rows(model: Normalised, num_classes: int) -> set[str]:
+    """The keys of main that have a row for each class: those that are longer in the network for one class more."""
+    with torch.random.fork_rng(devices=[]):
+        wider = create(ModelSettings(model.name, size=model.spec.size), num_classes + 1).network.state_dict()
+    own = model.network.state_dict()
+    return {key for key, value in wider.items() if value.shape != own[key].shape}
+
+
+def _check_finite(state: Mapping[str, Tensor]) -> None:
+    for key, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{key} holds values that are not finite")
+
+
+def check_reading(model: Normalised, num_classes: int) -> str | None:
+    """Have `model` read a black image in eval mode, on its device, which changes nothing.
+
+    Returns the first BatchNorm that sees a single pixel of an image, None where none does: in training it needs two
+    images at once. Raises ValueError, one line, unless `num_classes` logits come out.
+    """
+    flag, size = f"--model {model.name}", model.spec.size
+    single: list[str] = []
+    norms = [(path, norm) for path, norm in model.network.named_modules() if isinstance(norm, _BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(partial(_note_single, single, path)) for path, norm in norms]
+    try:
+        with torch.no_grad(), eval_mode(model):
+            logits = model(torch.zeros(1, 3, size, size, device=model.mean.device))
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise ValueError(f"{flag} cannot read an RGB image of {size} x {size} pixels: {_first_line(error)}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(logits, Tensor) or logits.shape != (1, num_classes):
+        made = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(f"{flag} makes {made} of one image, and not (1, {num_classes}): a logit for each class")
+    return single[0] if single else None
 
 
 def is_own_code(name: str) -> bool:
@@ -192,6 +258,11 @@ def _from_factory(settings: ModelSettings, num_classes: int) -> tuple[nn.Module,
     if "num_classes" not in known:
         _adapt_classes(flag, network, num_classes)
     return network, spec
+
+
+def _note_single(single: list[str], path: str, norm: nn.Module, read: tuple[Tensor]) -> None:
+    if read[0][:, :1].numel() == 1:
+        single.append(path)
 
 
 def _adapt_classes(flag: str, network: nn.Module, num_classes: int) -> None:

@@ -12,7 +12,7 @@ import math
 import re
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -210,10 +210,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
-def fill(network: nn.Module, state: Mapping[str, Tensor], *, new_classes: bool = False) -> list[str]:
+def fill(
+    network: nn.Module, state: Mapping[str, Tensor], *, new_classes: bool = False, anew: Collection[str] = ()
+) -> list[str]:
     """Load a state dict into `network`, plain or converted, and return the names of the layers that stay as they were.
 
-    All of main must be there. With `new_classes` the class layer may have another width, and stays. A branch is loaded
+    All of main must be there. With `new_classes` the class layer may have another width, and stays; layers named in
+    `anew` stay in any case. A branch is loaded
     where both sides have it; one that `state` lacks becomes a copy of the loaded main, one that the network lacks is
     passed over. Raises ValueError with the number of keys that are missing, unexpected or of another shape, and the
     first of each; nothing is changed then.
@@ -223,6 +226,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], *, new_classes: bool =
     given = {key: value for key, value in given.items() if key in own or not _is_spare(key, given)}
     misfits = [key for key in own if key in given and own[key].shape != given[key].shape]
     new = _class_layers(network, own, given, misfits) if new_classes else []
+    new += sorted(anew)
     told = {_branch(key, given) for key in given}
     untold = {key for key in own if _branch(key, own) and _branch(key, own) not in told}
     # Files of before PyTorch 0.4.1 count no batches, and only norms whose momentum is None read the count.

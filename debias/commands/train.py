@@ -52,6 +52,7 @@ def command(
     """
     settings = resolve(context, preset, values)
     if dry_run:
+        settings.batch().check()
         return print_settings({"out": str(out), "preset": preset, **settings.flat()})
     check_device(settings.device)
     teller = Terminal()

@@ -6,9 +6,10 @@ epoch takes the next copy of every image: copy = epoch mod copies.
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,6 +44,23 @@ class StylizedCopies:
         return labels
 
 
+class MadeWith(NamedTuple):
+    """What all copies of a set were made with; None where they differ.
+
+    `shape_weight` is that of the copies whose style has a class, 1 where none has one: the shape keeps all then.
+    """
+
+    alpha: float | None
+    shape_weight: float | None
+
+
+def made_with(stylized: Path) -> MadeWith:
+    """What the manifest says of all copies. Raises ValueError, one line, where there is no finished set."""
+    records = _records(stylized)
+    weights = {record.shape_weight for record in records if record.texture_class is not None}
+    return MadeWith(_common({record.alpha for record in records}), _common(weights or {1.0}))
+
+
 def pair_copies(
     clean: Scan,
     data: str | os.PathLike[str],
@@ -55,14 +73,8 @@ def pair_copies(
 
     Raises ValueError in one line where the set is of another split or other classes, lacks a copy or has a bad one.
     """
-    if not (stylized / MANIFEST).is_file():
-        raise ValueError(f"no {MANIFEST} in {stylized}; --stylized-data takes a finished set of debias build-stylized")
-    folder = _split_folder(data, split, stylized)
-    records = {
-        (record.content, _copy(record)): record
-        for record in read_records(stylized).values()
-        if record.content.startswith(folder)
-    }
+    manifest, folder = _records(stylized), _split_folder(data, split, stylized)
+    records = {(record.content, _copy(record)): record for record in manifest if record.content.startswith(folder)}
     copies = 1 + max((copy for _, copy in records), default=0)
     wanted = [(folder + name, copy) for copy in range(copies) for name in clean.listing.names]
     listing = _selected(clean.listing, list_images(stylized, split), wanted, records, folder, stylized)
@@ -75,6 +87,16 @@ def pair_copies(
             "the same debias build-stylized again makes them anew"
         )
     return StylizedCopies(_joined(clean, found), textures.reshape(copies, -1))
+
+
+def _records(stylized: Path) -> Collection[Record]:
+    if not (stylized / MANIFEST).is_file():
+        raise ValueError(f"no {MANIFEST} in {stylized}; --stylized-data takes a finished set of debias build-stylized")
+    return read_records(stylized).values()
+
+
+def _common(values: set[float]) -> float | None:
+    return values.pop() if len(values) == 1 else None
 
 
 def _split_folder(data: str | os.PathLike[str], split: str, stylized: Path) -> str:

@@ -16,6 +16,7 @@ from click.testing import Result
 from pictures import picture
 
 from debias.commands.train import Terminal, command
+from debias.style_transfer.files import sha256_file
 from debias.train.checkpoint import Checkpoints
 from debias.train.objectives import OBJECTIVES, objective, settings_of
 from debias.train.records import Line, read_metrics
@@ -261,6 +262,20 @@ def test_a_set_of_stylised_copies_is_trained_on(train: Run, build: Run, data: Pa
     assert settings["stylized_data"] == "set"
 
 
+def test_copies_are_trained_with_the_label_of_their_set(train: Run, build: Run, data: Path, folder: Path) -> None:
+    assert build("data", "set", "--shape-weight", 0.6, "--alpha", 0.25).exit_code == 0
+    given = ("--stylized-data", "set", "--objective", "debiased")
+    for out, flags in (("its", ()), ("same", ("--shape-weight", 0.6)), ("other", ("--shape-weight", 0.8))):
+        succeeded(train(*given, "--out", out, *flags))
+    its, same, other = (sha256_file(folder / out / "model.safetensors") for out in ("its", "same", "other"))
+    assert its == same != other
+    settings = json.loads((folder / "its" / "settings.json").read_text())["settings"]
+    assert (settings["shape_weight"], settings["alpha"], settings["stylizer"]) == (0.6, 0.25, None)
+    shown = json.loads(succeeded(train(*given, "-n")).output)
+    assert (shown["shape_weight"], shown["alpha"], shown["stylizer"]) == (0.6, 0.25, None)
+    refused(train(*given, "--alpha", 0.25), "--stylized-data set", "made with alpha 0.25; leave --alpha out")
+
+
 def test_a_missing_copy_is_one_line_that_names_it(train: Run, build: Run, data: Path, folder: Path) -> None:
     assert build("data", "set").exit_code == 0
     (lost,) = (folder / "set" / "train" / "dog").glob("04*")
@@ -288,6 +303,8 @@ def test_a_missing_copy_is_one_line_that_names_it(train: Run, build: Run, data: 
         (("--batch-size", 5, "--accumulate", 2), ("--batch-size 5", "--accumulate 2", "take 4")),
         (("--objective", "fast-advprop"), ("--batch-size 4", "20%", "take 10 or more")),
         (("--accumulate", "some"), ("--accumulate", "views", "some")),
+        (("--objective", "debiased", "--batch-size", 1), ("--batch-size 1", "take 2 or more")),
+        (("--size", 4, "--batch-size", 1), ("--batch-size 1", "take 2 or more", "--size above 4")),
         (("--batch-size", 13), ("12 usable images", "--batch-size 13")),
         (("--alpha", 0.5), ("--alpha", "vanilla")),
         (("--stylizer", "compact"), ("--stylizer", "vanilla")),

@@ -183,10 +183,16 @@ def test_weights_of_another_run_to_start_from(data: Path, folder: Path) -> None:
     again = settings(objective="advprop", model=ModelSettings(SMALL, size=32, init="first"))
     train(again, folder / "second", teller)
     assert not any("--init" in text for text in teller.said)
-    (data / "train" / "owl").rename(folder / "owl")
-    (data / "val" / "owl").rename(folder / "owls")
+    for split in ("train", "val"):
+        (data / split / "owl").rename(data / split / "ape")  # as many classes, and another one
+    teller = Telling()
     train(again, folder / "third", teller)
-    assert "--init first: fc not loaded, drawn anew" in teller.said
+    assert "--init first: its classes are not those of --data, so fc starts anew" in teller.said
+    for split in ("train", "val"):
+        (data / split / "ape").rename(folder / split)
+    teller = Telling()
+    train(again, folder / "fourth", teller)
+    assert "--init first: its classes are not those of --data, so fc starts anew" in teller.said
 
 
 def test_a_network_of_ones_own_without_batchnorm(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,18 @@
 """Settings of a training: what they resolve to, and what is refused before anything is read."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from debias.objective_settings import ObjectiveSettings
+from debias.pipelines.stylized_set.manifest import Record, write_manifest
+from debias.train.objectives.debiased import Debiased
 from debias.train.optimization import Optimization
-from debias.train.training import StepSettings
 from debias.training_settings import DataSettings, TrainSettings
 
 from .small_runs import settings
@@ -80,22 +83,6 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: settings(data_settings={"stylized_data": "set"}),
         r"^--stylized-data: vanilla has no stylised view; leave it out$",
     ),
-    "accumulate": (
-        lambda: settings(step=StepSettings("3")),
-        r"^--batch-size 4 is not a multiple of --accumulate 3 times --replicas 1; take 3$",
-    ),
-    "replicas": (
-        lambda: settings(step=StepSettings("2", replicas=4)),
-        r"^--batch-size 4 is not a multiple of --accumulate 2 times --replicas 4; take 8$",
-    ),
-    "share": (
-        lambda: settings(objective="advprop+fast-debiased"),
-        r"^--batch-size 4: advprop\+fast-debiased takes 20% of each 4 images .*, which is not two; take 10 or more$",
-    ),
-    "shares": (
-        lambda: settings(objective="fast-advprop", step=StepSettings(replicas=2), data_settings={"batch_size": 16}),
-        r"^--batch-size 16: fast-advprop takes 20% of each 8 images .*; take 20 or more$",
-    ),
     "warmup": (
         lambda: settings(optimization=Optimization(warmup_epochs=2)),
         r"^--warmup-epochs 2 must be less than --epochs 2$",
@@ -113,3 +100,84 @@ def test_settings_that_cannot_be_are_one_line_with_the_flag(what: str) -> None:
     with pytest.raises(ValueError, match=text) as info:
         make()
     assert "\n" not in str(info.value)
+
+
+# --- copies made before ---------------------------------------------------------------------------------------------
+
+
+def stylized_set(folder: Path, *made: tuple[float, float, str | None]) -> str:
+    """The manifest of a set, a line for each (alpha, shape weight, class of the style)."""
+    lines = made or ((0.25, 0.6, "dog"),)
+    records = [
+        Record(f"cat/{number}.png", "cat", texture, f"cat/{number}", "dog/0", alpha, weight, "", "")
+        for number, (alpha, weight, texture) in enumerate(lines)
+    ]
+    write_manifest(folder, records)
+    return str(folder)
+
+
+def with_copies(where: str, objective: str = "debiased", **given: Any) -> TrainSettings:
+    return settings(objective=ObjectiveSettings(objective, **given), data_settings={"stylized_data": where})
+
+
+@pytest.mark.parametrize("name", ["debiased", "advprop+debiased"])
+def test_copies_have_the_label_of_their_set(name: str, folder: Path) -> None:
+    flat = with_copies(stylized_set(folder), name).flat()
+    assert (flat["alpha"], flat["shape_weight"]) == (0.25, 0.6)
+    assert (flat["stylizer"], flat["clamp_stylized"]) == (None, None)  # nothing is stylised, nothing to clamp
+    assert part_weight(with_copies(str(folder), name)) == 0.6
+
+
+def part_weight(made: TrainSettings) -> float:
+    (weight,) = {part.shape_weight for part in made.make_objective().parts if isinstance(part, Debiased)}
+    return weight
+
+
+def test_a_weight_that_is_given_goes_before_that_of_the_set(folder: Path) -> None:
+    asked = with_copies(stylized_set(folder), shape_weight=0.9)
+    assert (part_weight(asked), asked.flat()["shape_weight"]) == (0.9, 0.9)
+
+
+@pytest.mark.parametrize(("name", "weight"), [("shape-biased", 1.0), ("texture-biased", 0.0)])
+def test_an_objective_that_is_its_weight_keeps_it(name: str, weight: float, folder: Path) -> None:
+    assert part_weight(with_copies(stylized_set(folder), name)) == weight
+
+
+def test_external_styles_have_no_label_to_share(folder: Path) -> None:
+    assert part_weight(with_copies(stylized_set(folder, (0.5, 1.0, None), (0.5, 1.0, None)))) == 1
+    assert part_weight(with_copies(stylized_set(folder, (0.5, 1.0, None), (0.5, 0.7, "dog")))) == 0.7
+
+
+def test_several_weights_in_a_set_ask_for_one(folder: Path) -> None:
+    where = stylized_set(folder, (0.5, 0.7, "dog"), (0.25, 0.8, "dog"))
+    with pytest.raises(ValueError, match=r"its copies have several shape weights; give --shape-weight$"):
+        with_copies(where)
+    flat = with_copies(where, shape_weight=0.7).flat()
+    assert (flat["shape_weight"], flat["alpha"]) == (0.7, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"alpha": 0.25}, r"the set was made with alpha 0.25; leave --alpha out$"),
+        ({"stylizer": "compact"}, r"the set was stylised before; leave --stylizer out$"),
+        ({"clamp_stylized": False}, r"the set was stylised before; leave --clamp-stylized out$"),
+    ],
+)
+def test_what_a_set_was_made_with_is_not_to_be_given(given: dict[str, Any], text: str, folder: Path) -> None:
+    where = stylized_set(folder)
+    with pytest.raises(ValueError, match=rf"^--stylized-data {re.escape(where)}: {text}"):
+        with_copies(where, **given)
+
+
+def test_without_a_set_there_is_nothing_to_train_on(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"^no manifest\.jsonl in nowhere; --stylized-data takes a finished set"):
+        with_copies("nowhere")
+
+
+def test_copies_made_before_need_no_other_image(folder: Path) -> None:
+    asked, plain = with_copies(stylized_set(folder)), settings(objective="debiased")
+    for made, least in ((asked, 1), (plain, 2)):
+        replace(made, data=replace(made.data, batch_size=least)).batch().check()
+    with pytest.raises(ValueError, match="take 2 or more"):
+        replace(plain, data=replace(plain.data, batch_size=1)).batch().check()

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.transforms.functional import normalize
 
 from debias.train.branch_batchnorm import branches, convert, reading, strip
-from debias.train.models import InputSpec, ModelSettings, Normalised, create, initialise
+from debias.train.models import InputSpec, ModelSettings, Normalised, check_reading, create, initialise
 from debias.train.weights_file import Card, save_model
 
 HALF = (0.5, 0.5, 0.5)
@@ -370,6 +370,78 @@ def test_the_class_layer_is_found_in_each_kind_of_network(tmp_path, name):
     assert len(theirs) - len(loaded) == 2  # weight and bias
 
 
+def known(tmp_path, name, classes, seed=1):
+    """A file of weights of `name` that knows `classes`, and its network."""
+    network = drawn(name, classes=len(classes), seed=seed).network
+    file = tmp_path / "known.safetensors"
+    save_model(file, network, Card(name, classes, InputSpec()))
+    return file, network
+
+
+ABC = tuple("abcdefg")
+WITH_CLASSES = pytest.mark.parametrize("name", [SMALL, "squeezenet1_1", "timm:mobilenetv3_small_050"])
+
+
+@WITH_CLASSES
+def test_as_many_other_classes_make_the_class_layer_start_anew(tmp_path, name):
+    file, other = known(tmp_path, name, ABC)
+    model = drawn(name)
+    before, rng = copy.deepcopy(model.network.state_dict()), torch.get_rng_state()
+    (new,) = initialise(model, file, ("zebra", *ABC[1:]))
+    assert torch.equal(torch.get_rng_state(), rng)
+    for key, value in model.network.state_dict().items():
+        source = before if key.rpartition(".")[0] == new else other.state_dict()
+        assert torch.equal(value, source[key]), key
+
+
+@WITH_CLASSES
+def test_the_same_classes_in_another_order_keep_their_logits(tmp_path, name):
+    file, other = known(tmp_path, name, ABC)
+    model = drawn(name)
+    order = [3, 0, 6, 1, 2, 5, 4]
+    assert initialise(model, file, [ABC[index] for index in order]) == []
+    images = rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = Normalised(other, model.spec).eval()(images)[:, order]
+        assert (model.eval()(images) - expected).abs().max() < 1e-6
+    assert initialise(drawn(name, seed=2), file, ABC) == []
+
+
+def test_two_class_layers_are_both_found(tmp_path):
+    pytest.importorskip("timm")
+    name = "timm:deit_tiny_distilled_patch16_224"
+    file, _ = known(tmp_path, name, ABC)
+    assert initialise(drawn(name), file, ABC[::-1]) == []
+    assert initialise(drawn(name), file, (*ABC[1:], "h")) == ["head", "head_dist"]
+
+
+CONSTANT = """
+from torch import nn
+
+def net(num_classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 7))
+"""
+
+
+def test_a_class_layer_that_cannot_be_told_is_one_line(tmp_path, own_module):
+    name = f"{own_module(CONSTANT)}:net"
+    network = create(ModelSettings(name), 7).network
+    save_model(tmp_path / "a.safetensors", network, Card(name, ABC, InputSpec()))
+    message = refused(initialise, create(ModelSettings(name), 7), tmp_path / "a.safetensors", (*ABC[1:], "h"))
+    assert "no layer changes with their number" in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path, thousand, value):
+    state = copy.deepcopy(thousand.state_dict())
+    state["conv5.0.weight"][3, 2] = value
+    torch.save(state, tmp_path / "a.pth")
+    model = drawn(SMALL)
+    before = copy.deepcopy(model.state_dict())
+    assert refused(initialise, model, tmp_path / "a.pth").endswith("conv5.0.weight holds values that are not finite")
+    assert same(model.state_dict(), before)
+
+
 def test_a_plain_file_of_other_classes(tmp_path, thousand):
     torch.save({"model": thousand.state_dict()}, tmp_path / "theirs.pth")
     model = drawn(SMALL, classes=10)
@@ -472,3 +544,56 @@ def test_without_a_net_a_line_asks_for_a_file(monkeypatch, own_module):
     assert message.startswith(f"--init pretrained: no weights of {SMALL} to be had (<urlopen error")
     assert message.endswith("give the file")
     assert "nobody publishes" in refused(initialise, drawn(f"{own_module()}:plain"), "pretrained")
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+READING = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, channels=3, classes=7, made=lambda logits: logits):
+        super().__init__()
+        self.norm, self.made = nn.BatchNorm2d(channels), made
+        self.fc = nn.Linear(channels, classes)
+
+    def forward(self, images):
+        return self.made(self.fc(self.norm(images).mean((2, 3))))
+
+gray = lambda num_classes: Net(channels=1)
+fixed = lambda num_classes: Net(classes=10)
+pair = lambda num_classes: Net(made=lambda logits: (logits, logits))
+map = lambda num_classes: Net(made=lambda logits: logits[:, :, None])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("gray", "cannot read an RGB image of 224 x 224 pixels: running_mean should contain 3 elements not 1"),
+        ("fixed", "makes (1, 10) of one image, and not (1, 7): a logit for each class"),
+        ("pair", "makes a tuple of one image, and not (1, 7)"),
+        ("map", "makes (1, 7, 1) of one image, and not (1, 7)"),
+    ],
+)
+def test_a_network_that_reads_no_images_or_makes_no_logits_is_one_line(own_module, name, text):
+    module = own_module(READING)
+    model = create(ModelSettings(f"{module}:{name}"), 7)
+    assert refused(check_reading, model, 7).startswith(f"--model {module}:{name} {text}")
+
+
+def test_reading_changes_nothing_and_tells_a_norm_of_one_pixel():
+    model = drawn("resnet18", size=32)
+    model.network.layer1.eval()
+    before, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    training = [module.training for module in model.modules()]
+    assert check_reading(model, 7) == "layer4.0.bn1"
+    convert(model.network, ("adversarial",))
+    assert check_reading(model, 7) == "layer4.0.bn1"
+    assert check_reading(drawn("resnet18", size=33), 7) is None
+    strip(model.network)
+    assert same(model.state_dict(), before)
+    assert [module.training for module in model.modules()] == training
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert not any(module._forward_pre_hooks for module in model.modules())
