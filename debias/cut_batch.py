@@ -9,6 +9,8 @@ from debias.train.objectives import Clean, Objective, Part
 from debias.train.objectives.debiased import Debiased
 from debias.train.training import StepSettings
 
+from .wording import counted
+
 __all__ = ["CutBatch"]
 
 
@@ -60,10 +62,9 @@ class CutBatch:
             raise ValueError(f"--batch-size {size} is not a multiple of {cut_by}; take {works}")
         if self.images < least:
             reasons = [_reason(part) for part in self.objective.parts if self._least_of(part) == least]
-            given = f"{self.images} image{'' if self.images == 1 else 's'} at a time"
             raise ValueError(
-                f"--batch-size {size}{' cut by ' if cut_by else ''}{cut_by} gives {self.objective.name} {given}, "
-                f"but {reasons[0]}; take {works} or more"
+                f"--batch-size {size}{' cut by ' if cut_by else ''}{cut_by} gives {self.objective.name} "
+                f"{counted(self.images, 'image')} at a time, but {reasons[0]}; take {works} or more"
             )
 
     def _least(self) -> int:

@@ -1,7 +1,7 @@
 """One training from its settings: data, network, objective, loop, and the folder it leaves. The command is `train`."""
 
 import json
-import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,6 @@ from debias.pipelines.loading.listing import list_images
 from debias.pipelines.photometric import PHOTOMETRIC, Augmenter, Photometric
 from debias.style_transfer import Stylizer
 from debias.style_transfer.files import write_atomically
-from debias.train import branch_batchnorm
 from debias.train.checkpoint import Checkpoints
 from debias.train.loop import Fitted, Records, fit
 from debias.train.models import Normalised, check_reading, create, initialise
@@ -24,10 +23,11 @@ from debias.train.training import add_branches
 from debias.train.weights_file import Card, save_model
 from debias.train.world import World, join
 
-from . import __version__
 from .commands.build_stylized import say_skipped
+from .introduction import introduction, record
 from .tellers import Checking, Teller
 from .training_settings import TrainSettings
+from .wording import counted
 
 __all__ = ["train"]
 
@@ -62,6 +62,9 @@ class _Run:
     def __init__(self, settings: TrainSettings, folder: RunFolder, world: World, teller: Teller) -> None:
         self.settings, self.folder, self.world, self.teller = settings, folder, world, teller
         self.classes = list_images(settings.data.data, "train").classes
+        if len(self.classes) == 1:
+            lone = f"--data {settings.data.data} has one class, {self.classes[0]!r}, and so nothing to tell apart"
+            raise ValueError(f"{lone}; give a folder with a folder for each class")
         self.objective = self._objective()
         self.model = self._model()
         self.checkpoints = Checkpoints(folder.checkpoints)
@@ -104,8 +107,12 @@ class _Run:
         """Pass it on, and say where it goes on."""
         for name, reason in self.checkpoints.passed_over.items():
             self.teller.say(f"checkpoint {name} is passed over: {reason}")
+        epochs, images = self.settings.loop.epochs, self.settings.data.batch_size
         if done:
             self.teller.say(f"going on at step {done} of {total}")
+        else:
+            steps = f"{counted(total // epochs, 'step')} of {counted(images, 'image')}"
+            self.teller.say(f"{counted(epochs, 'epoch')} of {steps}")
         self.teller.begin(done, total)
 
     def step(self, done: int, total: int, note: str) -> None:
@@ -123,41 +130,18 @@ class _Run:
         self.teller.epoch(done, total)
 
     def _introduce(self) -> None:
-        images, size = len(self.loader.listing), self.model.spec.size
-        branches = ", ".join(branch_batchnorm.branches(self.model))
         say_skipped(self.loader.bad)
-        self.teller.say(
-            f"{self.objective.name} on {self.settings.model.model}, BatchNorm branches: {branches}; "
-            f"{images:,} images of {len(self.classes)} classes at {size} x {size} pixels"
-        )
-        if self.validation is None:
-            self.teller.say("no validation data: give --val, or a folder val beside the training data")
-        else:
+        if self.validation is not None:
             say_skipped(self.validation.bad)
-            self.teller.say(f"validated on {len(self.validation.listing):,} images of {self.validation.listing.root}")
+        for line in introduction(self.settings, self.model, self.loader, self.validation):
+            self.teller.say(line)
 
     def _record(self) -> None:
-        """Say and write down what does the work, of which settings.json knows only what was asked for."""
-        import torchvision
-
-        loader = self.loader
-        record = {
-            "engine": loader.engine,
-            "decoder": loader.decoder,
-            "augmenter": loader.augmenter,
-            "second_augmenter": loader.second_augmenter,
-            "device": device_name(self.world.device),
-            "processes": self.world.size,
-            "threads": torch.get_num_threads(),
-            "images": len(loader.listing),
-            "bad_files": len(loader.bad),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "debias": __version__,
-        }
-        write_atomically(self.folder.record, (json.dumps(record, indent=2) + "\n").encode())
-        self.teller.say(f"decoded by {loader.decoder}, augmented by {loader.augmenter}, on {record['device']}")
+        """Say and write down what does the work."""
+        done_by = record(self.loader, self.world)
+        write_atomically(self.folder.record, (json.dumps(done_by, indent=2) + "\n").encode())
+        augmented = "" if done_by["augmenter"] == "none" else f", augmented by {done_by['augmenter']}"
+        self.teller.say(f"on {done_by['device']}, decoded by {done_by['decoder']}{augmented}")
         self.recorded = True
 
     def _objective(self) -> Objective:
@@ -168,7 +152,7 @@ class _Run:
     def _model(self) -> Normalised:
         torch.manual_seed(self.settings.step.seed)
         model = create(self.settings.model, len(self.classes))
-        add_branches(model, self.objective)
+        add_branches(model.network, self.objective, layer_norm=self.settings.model.branch_layer_norm)
         if self.settings.model.init:
             new = initialise(model, self.settings.model.init, self.classes)
             if new and self.world.leads:
@@ -232,12 +216,7 @@ class _Run:
             strict=data.strict,
             progress=Checking(self.teller) if world.leads else None,
         )
-        if loader.classes != self.classes:
-            other = min(set(loader.classes) ^ set(self.classes))
-            raise ValueError(
-                f"--val {source}: its classes are not those of --data {data.data}, "
-                f"{other!r} is in one of them alone; give validation data of the same classes"
-            )
+        _check_same_classes(self.classes, loader.classes, f"--val {source}: its classes", f"--data {data.data}")
         return loader
 
     def _card(self) -> Card:
@@ -253,6 +232,11 @@ class _Run:
         save_model(self.folder.best, self.model.network, self.card)
 
 
-def device_name(device: torch.device) -> str:
-    """What a person calls the device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+def _check_same_classes(wanted: Sequence[str], found: Sequence[str], subject: str, data: str) -> None:
+    """Raise ValueError unless a label means the same in both."""
+    others = sorted(set(wanted) ^ set(found))
+    if others:
+        one = f"{others[0]!r} is in one of them alone"
+        raise ValueError(f"{subject} are not those of {data}, {one}; give validation data of the same classes")
+    if tuple(wanted) != tuple(found):
+        raise ValueError(f"{subject} stand in another order than those of {data}; give both the same classes.txt")

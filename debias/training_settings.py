@@ -77,7 +77,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         self._check_copies()
-        self.make_objective()  # which checks its own settings
+        objective = self.make_objective()  # which checks its own settings
+        if self.model.branch_layer_norm and not objective.norm_branches:
+            shared = " with --branches shared" if objective.branches == "shared" else ""
+            raise ValueError(f"--branch-layer-norm: {objective.name}{shared} has no branch beside main; leave it out")
 
     @property
     def stylizer(self) -> str | None:

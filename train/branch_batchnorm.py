@@ -30,7 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from debias.pipelines.attacks import eval_mode
 
-__all__ = ["MAIN", "BranchNorm", "Route", "branches", "convert", "reading", "route", "strip"]
+__all__ = ["MAIN", "BranchNorm", "Route", "branches", "convert", "reading", "route", "shared_norms", "strip"]
 
 MAIN = "main"
 Slices = tuple[tuple[str, int | None], ...]
@@ -207,6 +207,17 @@ def branches(model: nn.Module) -> tuple[str, ...]:
     return _shared_names(_routes(model))
 
 
+def shared_norms(model: nn.Module) -> str:
+    """The LayerNorm and GroupNorm whose weights all branches share, "5 LayerNorm2d and 18 LayerNorm"; "" without any.
+
+    They are those that `convert` leaves alone without `layer_norm=True`.
+    """
+    of_branches = {id(own) for norm in model.modules() if isinstance(norm, BranchNorm) for own in norm.modules()}
+    kinds = (nn.LayerNorm, nn.GroupNorm)
+    shared = [norm for norm in model.modules() if isinstance(norm, kinds) and norm.weight is not None]
+    return _count(Counter(type(norm).__name__ for norm in shared if id(norm) not in of_branches))
+
+
 @contextmanager
 def route(model: nn.Module, slices: str | Sequence[tuple[str, int | None]]) -> Iterator[None]:
     """Within the `with`, send the whole batch to one branch, or slices of the batch, in order, to theirs.
@@ -354,7 +365,7 @@ def _nothing_to_convert(model: nn.Module, others: Mapping[str, int]) -> str:
     said += f"; it has {_count(others)}"
     if any(name.startswith("Frozen") for name in others):
         return said + ", whose statistics are fixed: build it with norm_layer=torch.nn.BatchNorm2d"
-    return said + ": layer_norm=True gives branches to those with weights"
+    return said + ": layer_norm=True (--branch-layer-norm) gives branches to those with weights"
 
 
 def _count(names: Mapping[str, int]) -> str:

@@ -71,6 +71,9 @@ class ModelSettings:
     init: Annotated[
         str | None, "weights to start from: a run folder, a .safetensors or .pth file, or the word pretrained"
     ] = None
+    branch_layer_norm: Annotated[
+        bool, "LayerNorm and GroupNorm have a branch for each kind of image too, as ConvNeXt needs it"
+    ] = False
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:

@@ -213,15 +213,17 @@ def seed_device(device: torch.device, seed: int) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def add_branches(model: nn.Module, objective: Objective) -> None:
+def add_branches(model: nn.Module, objective: Objective, *, layer_norm: bool = False) -> None:
     """Give the norms of `model` the branches that `objective` trains beside main, in place; there may be none.
+
+    With `layer_norm` LayerNorm and GroupNorm get them too.
 
     Raises ValueError for a network whose norms cannot have them.
     """
     if not objective.norm_branches:
         return
     try:
-        branch_batchnorm.convert(model, objective.norm_branches)
+        branch_batchnorm.convert(model, objective.norm_branches, layer_norm=layer_norm)
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{objective.name} gives each kind of image norms of its own, but {error}; "

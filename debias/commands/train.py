@@ -23,6 +23,7 @@ from ..presets import PRESETS
 from ..progress import Progress
 from ..training_run import train
 from ..training_settings import DataSettings, TrainSettings
+from ..wording import counted
 
 
 @click.command()
@@ -73,8 +74,10 @@ def command(
 def _ended(fitted: Fitted | None, out: Path, minutes: str) -> str:
     if fitted is None:
         return f"{out} is complete, nothing to do; --no-resume trains it anew, another --out beside it"
-    best = "" if fitted.best is None else f", best top-1 {100 * fitted.best:.1f} %"
-    return f"{fitted.steps} steps in {minutes}{best} -> {out}/model.safetensors"
+    done = f"{counted(fitted.steps, 'step')} in {minutes} -> {out}/model.safetensors"
+    if fitted.best is None:
+        return done
+    return f"{done}; best top-1 {100 * fitted.best:.1f} % -> {out}/checkpoints/best.safetensors"
 
 
 def resolve(context: click.Context, preset: str | None, values: dict[str, Any]) -> TrainSettings:

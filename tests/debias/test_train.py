@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,7 +76,9 @@ def test_every_objective_trains(name: str, train: Run, data: Path, folder: Path,
     own = ("--stylizer", stylizer) if "stylizer" in settings_of(name) else ()
     result = succeeded(train("--objective", name, *batch, *own, "--val-branches", "all"))
     branches = ("main", *objective(name).norm_branches)
-    assert f"{name} on {SMALL}, BatchNorm branches: {', '.join(branches)}; 12 images of 3 classes" in result.output
+    assert result.output.startswith(
+        f"{name} on {SMALL}, BatchNorm branches: {', '.join(branches)}\n12 images of 3 classes"
+    )
     for file in ("settings.json", "metrics.jsonl", "run.json", "model.safetensors", "checkpoints/best.safetensors"):
         assert (folder / "run" / file).is_file()
     lines = read_metrics(folder / "run" / "metrics.jsonl")
@@ -88,7 +91,7 @@ def test_every_objective_trains(name: str, train: Run, data: Path, folder: Path,
 
 def test_shared_branches_are_one(train: Run, data: Path, folder: Path) -> None:
     result = succeeded(train("--objective", "advprop+debiased", "--branches", "shared"))
-    assert "BatchNorm branches: main; " in result.output
+    assert "BatchNorm branches: main\n" in result.output
     assert read_card(folder / "run").branches == ()
     views = {line.view for line in read_metrics(folder / "run" / "metrics.jsonl") if line.split == "train"}
     assert views == {"main", "adversarial", "stylized"}
@@ -109,12 +112,14 @@ def test_both_methods_train_an_efficientnet(model: str, train: Run, data: Path, 
 def test_what_a_first_run_prints(train: Run, data: Path) -> None:
     result = succeeded(train("--epochs", 2))
     assert re.fullmatch(
-        rf"""vanilla on {SMALL}, BatchNorm branches: main; 12 images of 3 classes at 32 x 32 pixels
+        rf"""vanilla on {SMALL}, BatchNorm branches: main
+12 images of 3 classes at 32 x 32 pixels
 validated on 3 images of data/val
-decoded by pillow, augmented by none, on .* CPU
+2 epochs of 2 steps of 4 images
+on .* CPU, decoded by pillow
 epoch 1 of 2: loss main \d\.\d{{3}}; validation top-1 main \d+\.\d %
 epoch 2 of 2: loss main \d\.\d{{3}}; validation top-1 main \d+\.\d %
-4 steps in \d+:\d\d, best top-1 \d+\.\d % -> run/model\.safetensors
+4 steps in \d+:\d\d -> run/model\.safetensors; best top-1 \d+\.\d % -> run/checkpoints/best\.safetensors
 """,
         result.stdout,
     )
@@ -125,7 +130,7 @@ def test_without_validation_each_epoch_tells_its_loss(train: Run, data: Path) ->
     result = succeeded(train("--data", "data/val", "--batch-size", 2))
     assert "no validation data: give --val, or a folder val beside the training data" in result.output
     assert re.search(r"^epoch 1 of 1: loss main \d\.\d{3}$", result.output, re.MULTILINE)
-    assert re.search(r"^1 steps in \d+:\d\d -> run/model\.safetensors$", result.output, re.MULTILINE)
+    assert re.search(r"^1 step in \d+:\d\d -> run/model\.safetensors$", result.output, re.MULTILINE)
 
 
 def test_a_line_of_an_epoch_names_every_view_and_branch(capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,6 +322,12 @@ def test_a_missing_copy_is_one_line_that_names_it(train: Run, build: Run, data: 
         (("--data", "nowhere"), ("nowhere", "image folder")),
         (("--val", "nowhere"), ("nowhere",)),
         (("--val", "others"), ("--val others", "'cat'", "same classes")),
+        (("--data", "alone"), ("--data alone has one class, 'cat'", "a folder for each class")),
+        (("--branch-layer-norm",), ("--branch-layer-norm", "vanilla has no branch beside main")),
+        (
+            ("--branch-layer-norm", "--objective", "advprop", "--branches", "shared"),
+            ("--branch-layer-norm", "advprop with --branches shared has no branch"),
+        ),
         (("--init", "nowhere"), ("--init nowhere",)),
         (("--val-branches", "stylized"), ("--val-branches", "'stylized'", "main")),
         (("--warmup-epochs", 5), ("--warmup-epochs 5", "--epochs 1")),
@@ -340,6 +351,8 @@ def test_a_mistake_is_one_line(
     for number, name in enumerate(("cow", "dog", "owl")):
         (folder / "others" / name).mkdir(parents=True)
         picture(40, 40, number).save(folder / "others" / name / "x.png")
+    (folder / "alone").mkdir()
+    shutil.copytree(data / "train" / "cat", folder / "alone" / "cat")
     before = {path for path in folder.rglob("*") if path.is_file()}
     refused(train(*arguments), *parts)
     assert {path for path in folder.rglob("*") if path.is_file()} == before

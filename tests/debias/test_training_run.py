@@ -1,7 +1,9 @@
 """A run from its settings: what it leaves in its folder, how it goes on, and what a mistake costs."""
 
+import io
 import json
 import sys
+import tarfile
 import types
 from dataclasses import replace
 from hashlib import sha256
@@ -10,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from pictures import picture
 from torch import nn
 
-from debias import training_run
+from debias import __version__, training_run
 from debias.objective_settings import ObjectiveSettings
 from debias.pipelines.photometric import Photometric
 from debias.style_transfer.files import folder_lock, sha256_file
@@ -91,17 +94,18 @@ def test_a_run_says_and_records_what_did_the_work(data: Path, folder: Path) -> N
     made = settings(objective="fine-grained-advprop", photometric=Photometric(grayscale=0.5))
     train(replace(made, loop=LoopSettings(1)), folder / "run", teller)
     assert teller.said == [
-        f"fine-grained-advprop on {SMALL}, BatchNorm branches: main, adversarial, autoaugment; "
+        f"fine-grained-advprop on {SMALL}, BatchNorm branches: main, adversarial, autoaugment",
         "12 images of 3 classes at 32 x 32 pixels",
         "validated on 3 images of data/val",
-        f"decoded by pillow, augmented by torchvision uint8 on cpu, on {recorded(folder / 'run')['device']}",
+        "1 epoch of 3 steps of 4 images",
+        f"on {recorded(folder / 'run')['device']}, decoded by pillow, augmented by torchvision uint8 on cpu",
     ]
     record = recorded(folder / "run")
     assert (record["engine"], record["decoder"]) == ("torchvision", "pillow")
     assert record["augmenter"] == record["second_augmenter"] == "torchvision uint8 on cpu"
     assert (record["processes"], record["threads"]) == (1, 1)
     assert (record["images"], record["bad_files"]) == (12, 0)
-    assert (record["torch"], record["debias"]) == (torch.__version__, training_run.__version__)
+    assert (record["torch"], record["debias"]) == (torch.__version__, __version__)
 
 
 @pytest.mark.parametrize("engine", ["dali", "torchvision"])
@@ -155,6 +159,66 @@ def test_the_best_weights_are_those_of_the_epoch_that_validated_best(
     assert read_card(best) == read_card(folder / "run")
 
 
+def shards(folder: Path, classes: str) -> str:
+    """Tar shards of an image of each class, whose labels count in this order."""
+    folder.mkdir()
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for number, name in enumerate(classes.split()):
+            image = io.BytesIO()
+            picture(40, 40, seed=number).save(image, "PNG")
+            for end, content in (("png", image.getvalue()), ("cls", name.encode())):
+                member = tarfile.TarInfo(f"{number}.{end}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    (folder / "classes.txt").write_text(classes.replace(" ", "\n"))
+    return str(folder)
+
+
+def test_validation_data_whose_labels_mean_others_are_refused(data: Path, folder: Path) -> None:
+    train(settings(data_settings={"val": shards(folder / "same", "cat dog owl")}), folder / "run", Quiet())
+    with pytest.raises(ValueError, match=r"^--val .*: its classes stand in another order .*; give both the same"):
+        train(settings(data_settings={"val": shards(folder / "turned", "owl dog cat")}), folder / "other", Quiet())
+
+
+def test_validation_on_the_training_images_is_said(data: Path, folder: Path) -> None:
+    teller = Telling()
+    train(settings("data/train", data_settings={"val": "data/train"}, loop=LoopSettings(1)), folder / "run", teller)
+    told = "validated on 12 images of data/train: those it is trained on, so top-1 will say nothing of others"
+    assert told in teller.said
+
+
+WITHOUT_EFFECT: dict[str, tuple[Optimization, ObjectiveSettings, str | None]] = {
+    "step": (
+        Optimization(schedule="step", milestones="2,4"),
+        ObjectiveSettings(),
+        "the learning rate will never fall: --epochs 2 ends before the first of --milestones 2,4",
+    ),
+    "a step": (Optimization(schedule="step", milestones="1,4"), ObjectiveSettings(), None),
+    "exponential": (
+        Optimization(schedule="exponential", decay_epochs=2),
+        ObjectiveSettings(),
+        "the learning rate will never fall: --epochs 2 ends before the first of --decay-epochs 2",
+    ),
+    "a drop": (Optimization(schedule="exponential", decay_epochs=1.9), ObjectiveSettings(), None),
+    "size": (
+        Optimization(),
+        ObjectiveSettings("debiased", size_schedule="authors", smallest_size=32),
+        "stylised images keep their size: --smallest-size 32 leaves --size-schedule authors nothing to shrink at 32",
+    ),
+    "a smaller size": (Optimization(), ObjectiveSettings("debiased", size_schedule="authors", smallest_size=31), None),
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT_EFFECT)
+def test_a_schedule_that_never_begins_is_said(what: str, data: Path, folder: Path) -> None:
+    optimization, objective, text = WITHOUT_EFFECT[what]
+    teller = Telling(stop=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(objective=objective, optimization=optimization), folder / "run", teller)
+    unexpected = [said for said in teller.said if "never fall" in said or "keep their size" in said]
+    assert unexpected == ([] if text is None else [text])
+
+
 def test_bad_files_of_both_splits_are_named(data: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "train" / "cat" / "x.jpg").write_bytes(b"")
     (data / "val" / "owl" / "y.jpg").write_bytes(b"junk")
@@ -178,9 +242,10 @@ def test_neither_workers_nor_what_is_written_when_moves_a_weight(data: Path, fol
 
 
 def test_weights_of_another_run_to_start_from(data: Path, folder: Path) -> None:
-    train(settings(), folder / "first", Quiet())
+    once = LoopSettings(1)
+    train(settings(loop=once), folder / "first", Quiet())
     teller = Telling()
-    again = settings(objective="advprop", model=ModelSettings(SMALL, size=32, init="first"))
+    again = settings(objective="advprop", model=ModelSettings(SMALL, size=32, init="first"), loop=once)
     train(again, folder / "second", teller)
     assert not any("--init" in text for text in teller.said)
     for split in ("train", "val"):
@@ -195,25 +260,53 @@ def test_weights_of_another_run_to_start_from(data: Path, folder: Path) -> None:
     assert "--init first: its classes are not those of --data, so fc starts anew" in teller.said
 
 
-def test_a_network_of_ones_own_without_batchnorm(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Own(nn.Module):
-        def __init__(self, num_classes: int) -> None:
-            super().__init__()
-            self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.GroupNorm(2, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-            self.fc = nn.Linear(8, num_classes)
+class Own(nn.Module):
+    """A network with other norms, and with a BatchNorm before them where asked for."""
 
-        def forward(self, images: torch.Tensor) -> Any:
-            return self.fc(self.body(images).flatten(1))
+    def __init__(self, num_classes: int, *first: nn.Module) -> None:
+        super().__init__()
+        norm = nn.GroupNorm(2, 8)
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 4), *first, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.fc = nn.Linear(8, num_classes)
 
-    mine: Any = types.ModuleType("mine")
-    mine.net = Own
-    monkeypatch.setitem(sys.modules, "mine", mine)
-    model = ModelSettings("mine:net", size=32)
-    train(settings(model=model, loop=LoopSettings(1)), folder / "a", Quiet())
-    with pytest.raises(ValueError, match=r"^advprop gives .* 1 GroupNorm.*; --branches shared trains without them$"):
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.fc(self.body(images).flatten(1))
+
+
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module with the networks net, without BatchNorm, and both."""
+    module: Any = types.ModuleType("mine")
+    module.net = Own
+    module.both = lambda num_classes: Own(num_classes, nn.BatchNorm2d(8))
+    monkeypatch.setitem(sys.modules, "mine", module)
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_network_without_batchnorm_has_branches_on_request(data: Path, folder: Path) -> None:
+    model, once = ModelSettings("mine:net", size=32), LoopSettings(1)
+    train(settings(model=model, loop=once), folder / "a", Quiet())
+    fixes = r"\(--branch-layer-norm\) gives branches .*; --branches shared trains without them$"
+    with pytest.raises(ValueError, match=rf"^advprop gives .* but Own has no BatchNorm .* 1 GroupNorm: .*{fixes}"):
         train(settings(objective="advprop", model=model), folder / "b", Quiet())
-    shared = replace(settings(model=model), objective=ObjectiveSettings("advprop", branches="shared"))
-    train(replace(shared, loop=LoopSettings(1)), folder / "b", Quiet())
+    shared = ObjectiveSettings("advprop", branches="shared")
+    train(settings(objective=shared, model=model, loop=once), folder / "b", Quiet())
+    branched = replace(model, branch_layer_norm=True)
+    train(settings(objective="advprop", model=branched, loop=once), folder / "c", Quiet())
+    loaded, card = load_model(folder / "c", model="mine:net")
+    norm: Any = loaded.network.get_submodule("body.1")
+    assert card.branches == ("adversarial",)
+    assert not torch.equal(norm.weight, norm.branches["adversarial"].weight)
+
+
+@pytest.mark.usefixtures("mine")
+def test_norms_that_all_branches_share_are_named(data: Path, folder: Path) -> None:
+    model, said = ModelSettings("mine:both", size=32), "all branches share 1 GroupNorm; --branch-layer-norm gives each"
+    for out, objective, own in (("a", "advprop", False), ("b", "advprop", True), ("c", "vanilla", False)):
+        teller = Telling()
+        given = replace(model, branch_layer_norm=own)
+        train(settings(objective=objective, model=given, loop=LoopSettings(1)), folder / out, teller)
+        assert any(text.startswith(said) for text in teller.said) == (out == "a")
 
 
 # --- going on -------------------------------------------------------------------------------------------------------

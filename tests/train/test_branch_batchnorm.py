@@ -366,6 +366,17 @@ def close(a, b, images):
         torch.testing.assert_close(a[images], b[images], rtol=1e-4, atol=1e-4 * b.abs().max().item())
 
 
+def test_the_norms_that_all_branches_share_are_counted():
+    def network():
+        return nn.Sequential(
+            nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(3), nn.LayerNorm(3), nn.LayerNorm(3, elementwise_affine=False)
+        )
+
+    assert bb.shared_norms(convert(network(), KINDS)) == "1 GroupNorm and 2 LayerNorm"  # one has no weights
+    assert bb.shared_norms(convert(network(), KINDS, layer_norm=True)) == ""
+    assert bb.shared_norms(Small()) == ""
+
+
 def test_activation_inside_the_norm_runs_for_every_slice_in_training():
     norm_act = pytest.importorskip("timm.layers.norm_act", reason="timm is not installed")
     routed = separate(convert(seeded(lambda: norm_act.BatchNormAct2d(4)), ("stylized",)))
