@@ -2,7 +2,7 @@
 
     model = create(ModelSettings("resnet50", init="runs/a"), num_classes=10)  # weights as drawn
     branch_batchnorm.convert(model.network, ("adversarial", "stylized"))      # branches are copies of those
-    new = initialise(model, "runs/a")                                         # the run's weights; new: ["fc"]
+    new = initialise(model, "runs/a", classes)                                # the run's weights; new: ["fc"]
     logits = model(images)                                                    # (B, 3, H, W) -> (B, 10)
 
 `create` asks `init` only how the images of those weights were made. `initialise` comes after `convert`: it fills the

@@ -28,7 +28,12 @@ from ..wording import counted
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Published recipe: its values are the defaults.")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    metavar="NAME",
+    help=f"Published recipe, whose values are the defaults: {', '.join(PRESETS)}.",
+)
 @options(DataSettings)
 @options(ObjectiveSettings)
 @options(ModelSettings)
