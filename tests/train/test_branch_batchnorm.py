@@ -368,9 +368,8 @@ def close(a, b, images):
 
 def test_the_norms_that_all_branches_share_are_counted():
     def network():
-        return nn.Sequential(
-            nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(3), nn.LayerNorm(3), nn.LayerNorm(3, elementwise_affine=False)
-        )
+        bare = nn.LayerNorm(3, elementwise_affine=False)
+        return nn.Sequential(nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(3), nn.LayerNorm(3), bare)
 
     assert bb.shared_norms(convert(network(), KINDS)) == "1 GroupNorm and 2 LayerNorm"  # one has no weights
     assert bb.shared_norms(convert(network(), KINDS, layer_norm=True)) == ""
