@@ -31,8 +31,8 @@ from debias.train.weights_file import Card, save_model
 from debias.train.world import World, join
 
 from . import __version__
-from .commands.build_stylized import say_skipped
 from .progress import PLAIN_SECONDS
+from .terminal import say_skipped
 
 __all__ = ["DataSettings", "ObjectiveSettings", "Quiet", "Teller", "TrainSettings", "train"]
 

@@ -1,22 +1,18 @@
 """`debias build-stylized`: an image folder in, cue-conflict images with both labels out."""
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from debias.pipelines.loading.scan import BadFile
 from debias.pipelines.stylized_set.builder import Builder, Built
 from debias.pipelines.stylized_set.plan import BuildSettings
 from debias.style_transfer import Stylizer
 
 from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..processes import group
-from ..progress import Progress
-
-SHOWN = 20  # bad files named one by one
+from ..terminal import Reporter, say_skipped
 
 
 @click.command()
@@ -81,42 +77,9 @@ def command(
     return None
 
 
-def say_skipped(bad: tuple[BadFile, ...]) -> None:
-    """Name the files that were left out, with the reason."""
-    if bad:
-        click.echo(f"{len(bad)} bad file{'s' if len(bad) > 1 else ''} left out:", err=True)
-    for file in bad[:SHOWN]:
-        click.echo(f"  {file.name}: {file.reason}", err=True)
-    if len(bad) > SHOWN:
-        click.echo(f"  and {len(bad) - SHOWN} more", err=True)
-
-
 def _say_done(built: Built, seconds: float, out: Path, rank: int) -> None:
     found = f"{built.found} found done, " if built.found else ""
     rate = f" at {built.made / seconds:.0f} images/s" if built.made and seconds > 0 else ""
     click.echo(f"{found}{built.made} stylised{rate}")
     if rank == 0:
         click.echo(f"{built.images} images with both labels in {out}/manifest.jsonl")
-
-
-class Reporter:
-    """The builder's progress, from its first call on: before it the sources were checked."""
-
-    def __init__(self) -> None:
-        self.progress: Progress | None = None
-        self.start = self.seconds = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` images are there."""
-        if self.progress is None:
-            self.start = time.monotonic()
-            self.progress = Progress(total, "images", done).__enter__()
-        self.progress.advance(done - self.progress.done)
-        self.seconds = time.monotonic() - self.start
-
-    def __enter__(self) -> "Reporter":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.progress is not None:
-            self.progress.__exit__(*error)

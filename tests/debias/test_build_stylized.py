@@ -12,10 +12,9 @@ import pytest
 from pictures import encoded, picture
 from PIL import Image
 
-from debias.commands import build_stylized
-from debias.commands.build_stylized import say_skipped
 from debias.pipelines.loading.pixels import decode
 from debias.pipelines.loading.scan import BadFile
+from debias.terminal import Reporter, say_skipped
 
 from .conftest import Run
 
@@ -168,8 +167,8 @@ def test_a_long_list_of_bad_files_is_cut(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_error_in_the_middle_ends_the_bar(photos: Path, build: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[None] = []
-    leave: Callable[..., None] = build_stylized.Reporter.__exit__
-    monkeypatch.setattr(build_stylized.Reporter, "__exit__", lambda *error: ended.append(leave(*error)))
+    leave: Callable[..., None] = Reporter.__exit__
+    monkeypatch.setattr(Reporter, "__exit__", lambda *error: ended.append(leave(*error)))
     assert build("photos", "out", "--stylizer", "compact", "--alpha", 3).exit_code == 2
     assert ended == []  # refused before anything began
     assert build("nowhere", "out").exit_code == 2

@@ -16,7 +16,8 @@ import torch
 from click.testing import Result
 from pictures import picture
 
-from debias.commands.train import Terminal, command
+from debias.commands.train import command
+from debias.terminal import Terminal
 from debias.train.checkpoint import Checkpoints
 from debias.train.objectives import OBJECTIVES, objective
 from debias.train.records import Line, read_metrics
