@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from debias.pipelines.stylized_set.builder import Builder, Built
+from debias.pipelines.stylized_set.builder import Builder, Built, Group
 from debias.pipelines.stylized_set.plan import BuildSettings
 from debias.style_transfer import Stylizer
+from debias.train.world import join
 
 from ..options import check_device, dry_run_option, options, picked, print_settings
-from ..processes import group
 from ..terminal import Reporter, say_skipped
 
 
@@ -30,7 +30,7 @@ from ..terminal import Reporter, say_skipped
 @click.option(
     "--engine", type=click.Choice(["auto", "dali", "torchvision"]), default="auto", show_default=True, help="Loader."
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--strict", is_flag=True, help="Refuse bad files instead of leaving them out.")
 @dry_run_option
 def command(
@@ -56,24 +56,25 @@ def command(
         common = {"source": source, "out": str(out), "stylizer": stylizer, "styles": styles, "batch_size": batch_size}
         return print_settings(common | {"engine": engine, "device": device, "strict": strict} | asdict(settings))
     check_device(device)
-    with Reporter() as reporter:
+    with join(device) as world, Reporter() as reporter:
+        own = str(world.device)
         builder = Builder(
             source=source,
             out=out,
-            stylizer=Stylizer.load(stylizer, device=device),
+            stylizer=Stylizer.load(stylizer, device=own),
             settings=settings,
             styles=styles,
             batch_size=batch_size,
             engine=engine,
-            device=device,
+            device=own,
             strict=strict,
-            group=group(),
+            group=Group(world.rank, world.size, world.wait),
             progress=reporter,
         )
         built = builder.build()
-    if builder.group.rank == 0:
+    if world.leads:
         say_skipped(built.skipped)
-    _say_done(built, reporter.seconds, out, builder.group.rank)
+    _say_done(built, reporter.seconds, out, world.rank)
     return None
 
 
