@@ -9,9 +9,11 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+import torch
 from pictures import encoded, picture
 from PIL import Image
 
+from debias.commands import build_stylized
 from debias.pipelines.loading.pixels import decode
 from debias.pipelines.loading.scan import BadFile
 from debias.terminal import Reporter, say_skipped
@@ -173,3 +175,26 @@ def test_an_error_in_the_middle_ends_the_bar(photos: Path, build: Run, monkeypat
     assert ended == []  # refused before anything began
     assert build("nowhere", "out").exit_code == 2
     assert ended == [None]
+
+
+def test_each_process_of_a_machine_builds_on_its_own_device(
+    photos: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun's process 1 of 2 on a machine with two GPUs, as far as the devices are concerned."""
+    used: list[object] = []
+
+    class Recorded:
+        def __init__(self, device: str, **fields: object) -> None:
+            used.append(device)
+
+        def build(self) -> None:
+            raise ValueError("as far as the test goes")
+
+    monkeypatch.setattr(build_stylized, "Builder", Recorded)
+    monkeypatch.setattr(build_stylized.Stylizer, "load", lambda name, device: used.append(device))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    for name, value in {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert run("build-stylized", "photos", "out", "--device", "cuda").exit_code == 2
+    assert used == [torch.device("cuda:1"), "cuda:1", "cuda:1"]
