@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from debias.style_transfer.files import write_atomically
+from debias.style_transfer.files import naming, write_atomically
 
 MANIFEST = "manifest.jsonl"
 JOURNALS = ".journal-*.jsonl"
@@ -44,18 +44,20 @@ class Journal:
     """
 
     def __init__(self, out: Path, run: int, rank: int) -> None:
-        self._file = journal_path(out, run, rank).open("w", encoding="utf-8", errors="surrogateescape")
+        self._path = journal_path(out, run, rank)
+        self._file = self._path.open("w", encoding="utf-8", errors="surrogateescape")
         self._lock = threading.Lock()
 
     def add(self, records: Iterable[Record]) -> None:
         """Append records of images that are on the disk."""
-        with self._lock:
+        with self._lock, naming(self._path):
             self._file.writelines(map(line, records))
             self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with naming(self._path):  # a line that the disk did not take is tried again
+            self._file.close()
 
 
 def line(record: Record) -> str:
