@@ -23,9 +23,9 @@ from debias.train.training import add_branches
 from debias.train.weights_file import Card, save_model
 from debias.train.world import World, join
 
-from .commands.build_stylized import say_skipped
 from .introduction import introduction, record
 from .tellers import Checking, Teller
+from .terminal import say_skipped
 from .training_settings import TrainSettings
 from .wording import counted
 

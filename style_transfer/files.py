@@ -20,13 +20,15 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary sibling of `path` for writing; it takes the name when the block ends and vanishes on an error.
 
     A kill at any moment leaves the old file or the new one; with `durable` (fsync before `os.replace`) a power cut does
-    too. Parent folders are made.
+    too. Parent folders are made. An OSError names `path`; a ValueError says that it is a device or a pipe.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # root could replace /dev/null by a file
+        raise ValueError(f"{path} is a device or a pipe, which a file would replace; give another name")
     # The pid keeps two processes apart; the leading dot keeps the file out of every listing of images.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(path, temporary), temporary.open("wb") as file:
             yield file
             if durable:
                 file.flush()
@@ -34,6 +36,17 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError of the block name `path` where it names nothing, as in writing to an open file, or `temporary`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
         raise
 
 

@@ -81,6 +81,13 @@ def test_the_reader_of_imports_sees_every_form() -> None:
 
 
 @each_source
+def test_only_commands_build_on_commands(folder: str, path: Path) -> None:
+    if path.parent.name != "commands":
+        found = imports(ast.parse(path.read_text()), package_of(folder, path))
+        assert [name for name in found if within(name, "debias.commands")] == []
+
+
+@each_source
 def test_imports_go_left(folder: str, path: Path) -> None:
     allowed = FOLDERS[: FOLDERS.index(folder) + 1]
     for name in imports(ast.parse(path.read_text()), package_of(folder, path)):

@@ -1,22 +1,18 @@
 """`debias build-stylized`: an image folder in, cue-conflict images with both labels out."""
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from debias.pipelines.loading.scan import BadFile
-from debias.pipelines.stylized_set.builder import Builder, Built
+from debias.pipelines.stylized_set.builder import Builder, Built, Group
 from debias.pipelines.stylized_set.plan import BuildSettings
 from debias.style_transfer import Stylizer
+from debias.train.world import join
 
 from ..options import check_device, dry_run_option, options, picked, print_settings
-from ..processes import group
-from ..progress import Progress
-
-SHOWN = 20  # bad files named one by one
+from ..terminal import Reporter, say_skipped
 
 
 @click.command()
@@ -34,7 +30,7 @@ SHOWN = 20  # bad files named one by one
 @click.option(
     "--engine", type=click.Choice(["auto", "dali", "torchvision"]), default="auto", show_default=True, help="Loader."
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--strict", is_flag=True, help="Refuse bad files instead of leaving them out.")
 @dry_run_option
 def command(
@@ -60,35 +56,26 @@ def command(
         common = {"source": source, "out": str(out), "stylizer": stylizer, "styles": styles, "batch_size": batch_size}
         return print_settings(common | {"engine": engine, "device": device, "strict": strict} | asdict(settings))
     check_device(device)
-    with Reporter() as reporter:
+    with join(device) as world, Reporter() as reporter:
+        own = str(world.device)
         builder = Builder(
             source=source,
             out=out,
-            stylizer=Stylizer.load(stylizer, device=device),
+            stylizer=Stylizer.load(stylizer, device=own),
             settings=settings,
             styles=styles,
             batch_size=batch_size,
             engine=engine,
-            device=device,
+            device=own,
             strict=strict,
-            group=group(),
+            group=Group(world.rank, world.size, world.wait),
             progress=reporter,
         )
         built = builder.build()
-    if builder.group.rank == 0:
+    if world.leads:
         say_skipped(built.skipped)
-    _say_done(built, reporter.seconds, out, builder.group.rank)
+    _say_done(built, reporter.seconds, out, world.rank)
     return None
-
-
-def say_skipped(bad: tuple[BadFile, ...]) -> None:
-    """Name the files that were left out, with the reason."""
-    if bad:
-        click.echo(f"{len(bad)} bad file{'s' if len(bad) > 1 else ''} left out:", err=True)
-    for file in bad[:SHOWN]:
-        click.echo(f"  {file.name}: {file.reason}", err=True)
-    if len(bad) > SHOWN:
-        click.echo(f"  and {len(bad) - SHOWN} more", err=True)
 
 
 def _say_done(built: Built, seconds: float, out: Path, rank: int) -> None:
@@ -97,26 +84,3 @@ def _say_done(built: Built, seconds: float, out: Path, rank: int) -> None:
     click.echo(f"{found}{built.made} stylised{rate}")
     if rank == 0:
         click.echo(f"{built.images} images with both labels in {out}/manifest.jsonl")
-
-
-class Reporter:
-    """The builder's progress, from its first call on: before it the sources were checked."""
-
-    def __init__(self) -> None:
-        self.progress: Progress | None = None
-        self.start = self.seconds = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` images are there."""
-        if self.progress is None:
-            self.start = time.monotonic()
-            self.progress = Progress(total, "images", done).__enter__()
-        self.progress.advance(done - self.progress.done)
-        self.seconds = time.monotonic() - self.start
-
-    def __enter__(self) -> "Reporter":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.progress is not None:
-            self.progress.__exit__(*error)

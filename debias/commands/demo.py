@@ -15,10 +15,9 @@ from debias.train.weights_file import load_model
 from ..evaluation.shapes_suite import ShapesResult, evaluate_shapes
 from ..options import dry_run_option, print_settings
 from ..shapes_recipe import MODEL, shapes_settings
+from ..terminal import Reporter, Terminal
 from ..training_run import train
-from .build_stylized import Reporter
 from .preview import PreviewSettings, draw_sheet
-from .train import Terminal
 
 SEED = 4  # none that the set or the recipe was chosen with
 OBJECTIVES = ("vanilla", "advprop+debiased")

@@ -15,7 +15,7 @@ from debias.pipelines.view import Targets
 from debias.style_transfer import Stylizer
 
 from ..options import dry_run_option, options, picked, print_settings
-from .build_stylized import say_skipped
+from ..terminal import say_skipped
 
 
 @dataclass(frozen=True)

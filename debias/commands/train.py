@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from debias.pipelines.photometric import Photometric
 from debias.train.loop import Fitted, Interrupted, LoopSettings
 from debias.train.models import ModelSettings
 from debias.train.optimization import Optimization
-from debias.train.records import Line
 from debias.train.training import StepSettings
 
 from ..objective_settings import ObjectiveSettings
 from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..presets import PRESETS
-from ..progress import Progress
+from ..terminal import Terminal
 from ..training_run import train
 from ..training_settings import DataSettings, TrainSettings
 from ..wording import counted
@@ -101,54 +99,3 @@ def resolve(context: click.Context, preset: str | None, values: dict[str, Any]) 
         )
     }
     return TrainSettings(device=chosen["device"], **groups)
-
-
-class Terminal:
-    """Tells a person how a training goes: a progress line, and a line for each epoch."""
-
-    def __init__(self) -> None:
-        self._progress: Progress | None = None
-        self._start = time.monotonic()
-        self._measured: dict[str, dict[str, Line]] = {}  # the last lines by split and view
-
-    @property
-    def minutes(self) -> str:
-        """The time since the beginning."""
-        seconds = int(time.monotonic() - self._start)
-        return f"{seconds // 60}:{seconds % 60:02d}"
-
-    def say(self, text: str) -> None:
-        """A line of news, above the progress bar."""
-        if self._progress is None:
-            click.echo(text)
-        else:
-            self._progress.say(text)
-
-    def begin(self, done: int, total: int) -> None:
-        """The steps begin."""
-        self._progress = Progress(total, "steps", done).__enter__()
-
-    def step(self, done: int, total: int, note: str) -> None:
-        """A step was made."""
-        if self._progress is not None:
-            self._progress.advance(done - self._progress.done, note)
-
-    def lines(self, lines: list[Line]) -> None:
-        """Keep what was measured last, for the line of the epoch."""
-        for line in lines:
-            self._measured.setdefault(line.split, {})[line.view] = line
-
-    def epoch(self, done: int, total: int) -> None:
-        """Tell what the epoch came to."""
-        trained, validated = (self._measured.get(split, {}).values() for split in ("train", "val"))
-        losses = ", ".join(f"{line.view} {line.loss:.3f}" for line in trained)
-        hits = ", ".join(f"{line.view} {100 * line.top1:.1f} %" for line in validated)
-        self.say(f"epoch {done} of {total}: loss {losses}{f'; validation top-1 {hits}' if hits else ''}")
-        self._measured = {}
-
-    def __enter__(self) -> "Terminal":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._progress is not None:
-            self._progress.__exit__(*error)

@@ -27,7 +27,7 @@ from ..loading.loader import ImageLoader, image_loader
 from ..loading.scan import BadFile, cpus
 from .batches import Job, run, schedule
 from .files import make, missing, write_image, write_shard
-from .manifest import Journal, Record, read_records, write_manifest
+from .manifest import JOURNALS, MANIFEST, Journal, Record, next_run, read_records, write_manifest
 from .plan import BuildSettings, Item, Sources, Unit, chunks, plan
 
 DESCRIPTION = "build.json"
@@ -94,12 +94,12 @@ class Builder:
         self.group.wait()  # all have compared the settings with those of an earlier run
         if self.group.rank == 0:
             write_atomically(self.out / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
-        records = read_records(self.out)
+        records, run = read_records(self.out), next_run(self.out)
         found, todo = self._missing(plans, records)
         self.group.wait()  # all have read the journals before any is written
         total = found + sum(len(items) for units in todo for _, items in units)
         self.progress(found, total)
-        with closing(Journal(self.out, self.group.rank)) as journal:
+        with closing(Journal(self.out, run, self.group.rank)) as journal:
             done = found
             for (_, loader), units in zip(loaders, todo, strict=True):
                 for made in self._make(loader, styles_loader, units, journal):
@@ -145,14 +145,15 @@ class Builder:
             "styles": styles is not None,
         }
         per_copy = [-(-len(source.listing) // self.settings.shard_size) for source in images]
-        if path.exists():
-            before = json.loads(path.read_text())
-            if before["settings"] != settings:
-                raise ValueError(f"{self.out} holds a set built with {_differences(before['settings'], settings)}")
+        before = _read_description(path)
+        if before is None:
+            if not _is_ours(self.out):
+                raise ValueError(f"{self.out} is not empty and holds no set of debias; give another OUT")
+        elif before["settings"] == settings:
             # As many shards as at first: the borders stay where they were when images are added.
             per_copy = before["shards"] if len(before["shards"]) == len(per_copy) else per_copy
-        elif any(entry.name != ".lock" for entry in self.out.iterdir()):
-            raise ValueError(f"{self.out} is not empty and holds no set of debias; give another OUT")
+        elif _holds_images(self.out):
+            raise ValueError(f"{self.out} holds a set built with {_differences(before['settings'], settings)}")
         splits = [source.folder.rstrip("/") for source in images if source.folder]
         return {"settings": settings, "splits": splits, "shards": per_copy}
 
@@ -237,8 +238,34 @@ class _Collector:
         self.journal.add([made for made, _ in whole])
 
 
+def _read_description(path: Path) -> dict[str, Any] | None:
+    """What `build.json` says, None without one. Raises ValueError, with the fix, for one that is damaged."""
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        shards = description["shards"]
+        if isinstance(description["settings"], dict) and all(type(count) is int and count > 0 for count in shards):
+            return {"settings": description["settings"], "shards": list(shards)}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError(f"{path} is damaged; remove it and run the same command again, which keeps the images made so far")
+
+
+def _is_ours(out: Path) -> bool:
+    """Whether a folder without `build.json` holds no visible file, or what says of each image how it was made."""
+    own = any(out.glob(JOURNALS)) or (out / MANIFEST).exists()
+    return own or all(entry.name.startswith(".") for entry in out.iterdir())
+
+
+def _holds_images(out: Path) -> bool:
+    """Whether a build got as far as an image; hidden files are its own, and those it was writing when it was killed."""
+    return any(path.is_file() and path.name[0] != "." and path.name != DESCRIPTION for path in out.rglob("*"))
+
+
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    flags = [f"--{name.replace('_', '-')} {before.get(name)}" for name in now if before.get(name) != now[name]]
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    flags = [f"--{name.replace('_', '-')} {before.get(name)}" for name in names]
     return f"{' '.join(flags)}; give the same, or another OUT"
 
 
@@ -255,7 +282,7 @@ def _finish(out: Path, before: dict[str, Record], planned: list[str]) -> None:
     root = out.resolve()
     for path in {out / _on_disk(file) for file in before} - {out / file for file in wanted}:
         # The manifest is a file that anyone may edit: nothing else's files go with it.
-        if path.suffix in (".jpg", ".png", ".tar") and path.resolve().is_relative_to(root) and path.is_file():
+        if path.suffix in (".jpg", ".png", ".tar") and path.resolve().is_relative_to(root) and os.path.isfile(path):
             path.unlink(missing_ok=True)
     for temporary in out.rglob(".*.tmp"):
         temporary.unlink(missing_ok=True)

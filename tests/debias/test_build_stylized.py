@@ -9,13 +9,14 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+import torch
 from pictures import encoded, picture
 from PIL import Image
 
 from debias.commands import build_stylized
-from debias.commands.build_stylized import say_skipped
 from debias.pipelines.loading.pixels import decode
 from debias.pipelines.loading.scan import BadFile
+from debias.terminal import Reporter, say_skipped
 
 from .conftest import Run
 
@@ -168,9 +169,32 @@ def test_a_long_list_of_bad_files_is_cut(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_an_error_in_the_middle_ends_the_bar(photos: Path, build: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[None] = []
-    leave: Callable[..., None] = build_stylized.Reporter.__exit__
-    monkeypatch.setattr(build_stylized.Reporter, "__exit__", lambda *error: ended.append(leave(*error)))
+    leave: Callable[..., None] = Reporter.__exit__
+    monkeypatch.setattr(Reporter, "__exit__", lambda *error: ended.append(leave(*error)))
     assert build("photos", "out", "--stylizer", "compact", "--alpha", 3).exit_code == 2
     assert ended == []  # refused before anything began
     assert build("nowhere", "out").exit_code == 2
     assert ended == [None]
+
+
+def test_each_process_of_a_machine_builds_on_its_own_device(
+    photos: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun's process 1 of 2 on a machine with two GPUs, as far as the devices are concerned."""
+    used: list[object] = []
+
+    class Recorded:
+        def __init__(self, device: str, **fields: object) -> None:
+            used.append(device)
+
+        def build(self) -> None:
+            raise ValueError("as far as the test goes")
+
+    monkeypatch.setattr(build_stylized, "Builder", Recorded)
+    monkeypatch.setattr(build_stylized.Stylizer, "load", lambda name, device: used.append(device))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    for name, value in {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert run("build-stylized", "photos", "out", "--device", "cuda").exit_code == 2
+    assert used == [torch.device("cuda:1"), "cuda:1", "cuda:1"]

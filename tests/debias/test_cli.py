@@ -4,6 +4,8 @@ import importlib
 import json
 import os
 import pickle
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -256,9 +258,80 @@ def test_fit_stylizer_refuses(
     refused(run("fit-stylizer", *(part for pair in values.items() for part in pair)), *parts)
 
 
+def signalled(number: signal.Signals) -> Callable[..., None]:
+    """A command's work in the middle of which this process gets a signal."""
+
+    def work(**values: object) -> None:
+        os.kill(os.getpid(), number)
+        for _ in range(1000):
+            time.sleep(0.001)
+
+    return work
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_every_command_with_one_line_and_the_shells_exit_code(
+    name: str, number: signal.Signals, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = importlib.import_module(f"debias.commands.{name.replace('-', '_')}").command
+    before = signal.getsignal(number)
+    work = signalled(number)
+    monkeypatch.setattr(command, "callback", lambda *context, **values: work(**values))
+    result = run(name, *ARGUMENTS[name])
+    assert result.exit_code == 128 + number
+    assert result.output == "stopped; run the same command again to go on\n"
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_is_ignored_stays_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        command = importlib.import_module("debias.commands.demo").command
+        monkeypatch.setattr(command, "callback", lambda **values: os.kill(os.getpid(), signal.SIGTERM))
+        assert run("demo").exit_code == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("build-stylized", "nowhere", "out"),
+        ("build-stylized", "photos", "out", "--alpha", 2),
+        ("build-stylized", "photos", "out", "--copies", "x"),
+        ("build-stylized", "photos"),
+        ("train", "--data", "photos", "--out", "run", "--device", "tpu"),
+        ("nonsense",),
+    ],
+    ids=lambda value: "-".join(map(str, value)),
+)
+@pytest.mark.parametrize(("rank", "told"), [("0", True), ("1", False)])
+def test_of_torchruns_processes_one_tells_a_mistake(
+    arguments: tuple[str, ...], rank: str, told: bool, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(variable, rank)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert (result.stderr.count("Error: ") == 1) is told
+    assert told or result.output == ""
+
+
+def test_a_process_that_has_joined_speaks_for_itself(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        refused(run("preview", "nowhere"), "nowhere")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_an_error_is_one_line_and_names_the_file() -> None:
     assert one_line(ValueError("first\n  second")) == "first second"
-    assert one_line(OSError(28, "No space left on device", "a.jpg")) == "a.jpg: No space left on device"
+    assert one_line(OSError(2, "No such file or directory", "a.jpg")) == "a.jpg: No such file or directory"
     assert one_line(OSError("plain")) == "plain"
 
 

@@ -16,8 +16,9 @@ import pytest
 from click.testing import Result
 from pictures import picture
 
-from debias.commands.train import Terminal, command
+from debias.commands.train import command
 from debias.style_transfer.files import sha256_file
+from debias.terminal import Terminal
 from debias.train.checkpoint import Checkpoints
 from debias.train.objectives import OBJECTIVES, objective, settings_of
 from debias.train.records import Line, read_metrics

@@ -268,6 +268,80 @@ def test_other_settings_are_refused_by_name(photo_folder: Path, tmp_path: Path) 
         build(photo_folder, tmp_path / "out", replace(SETTINGS, alpha=1.0))
 
 
+def test_an_out_without_an_image_takes_other_settings(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(SETTINGS, size=24)
+    with monkeypatch.context() as patch:
+        patch.setattr(builder_module, "write_image", _failing_after(0, builder_module.write_image))
+        with pytest.raises(OSError, match="No space left"):
+            build(photo_folder, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "build.json").read_text())["settings"]["size"] == 32
+    with monkeypatch.context() as patch:
+        patch.setattr(builder_module, "write_image", _failing_after(1, builder_module.write_image))
+        with pytest.raises(OSError, match="No space left"):
+            build(photo_folder, tmp_path / "out", small)
+    with pytest.raises(ValueError, match=r"--encoding jpg; give the same"):  # one image is there
+        build(photo_folder, tmp_path / "out", replace(small, encoding="png"))
+    build(photo_folder, tmp_path / "out", small)
+    build(photo_folder, tmp_path / "alone", small)
+    assert tree(tmp_path / "out") == tree(tmp_path / "alone")
+
+
+def test_what_a_kill_leaves_before_the_first_file_is_in_nobodys_way(photo_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".build.json.1234.tmp").write_text("{")
+    build(photo_folder, tmp_path / "out")
+    build(photo_folder, tmp_path / "alone")
+    assert tree(tmp_path / "out") == tree(tmp_path / "alone")
+
+
+DAMAGED = [
+    *(b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"null", b"[]", b"{}", b'{"settings": {}, "shards": 3}'),
+    *(b'{"settings": [], "shards": [3]}', b'{"settings": {}, "shards": [0]}', b'{"settings": {}, "shards": ["3"]}'),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGED, ids=lambda data: repr(data[:32]))
+def test_a_damaged_description_is_named_and_its_removal_keeps_the_images(
+    photo_folder: Path, tmp_path: Path, damage: bytes
+) -> None:
+    out = tmp_path / "out"
+    build(photo_folder, out)
+    before = tree(out)
+    (out / "build.json").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"out/build\.json is damaged; remove it and run the same") as error:
+        build(photo_folder, out)
+    assert "\n" not in str(error.value)
+    (out / "build.json").unlink()
+    assert build(photo_folder, out).made == 0
+    assert tree(out) == before
+
+
+def test_without_a_description_other_settings_make_all_anew(photo_folder: Path, tmp_path: Path) -> None:
+    build(photo_folder, tmp_path / "out")
+    (tmp_path / "out" / "build.json").unlink()
+    png = replace(SETTINGS, encoding="png", shape_weight=0.5)
+    assert build(photo_folder, tmp_path / "out", png).made == 12
+    build(photo_folder, tmp_path / "alone", png)
+    assert tree(tmp_path / "out") == tree(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("name", ["manifest.jsonl", ".journal-1-0.jsonl", ".journal-1-7.jsonl"])
+def test_damaged_records_are_passed_over(photo_folder: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    build(photo_folder, out)
+    before = tree(out)
+    whole = (out / "manifest.jsonl").read_text().splitlines()[0]
+    names = ("", ".", "..", "/", "a\0b.jpg", "\ud800.jpg", "x" * 300 + ".jpg", "/etc/hosts.jpg", 5, None)
+    lines = [json.dumps(json.loads(whole) | {"file": file}).encode() for file in names]
+    lines += [json.dumps(json.loads(whole) | {field: [{}]}).encode() for field in json.loads(whole) if field != "file"]
+    (out / name).write_bytes(b"\n".join([b"\xff\x00" * 50, b"[" * 100_000, b"NaN", b'""', *lines, whole[:50].encode()]))
+    made = build(photo_folder, out).made
+    assert made == (12 if name == "manifest.jsonl" else 1)  # the one whose last record is wrong
+    assert tree(out) == before
+
+
 def test_a_folder_of_something_else_is_refused(photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("!")

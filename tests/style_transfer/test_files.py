@@ -116,6 +116,38 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"new"
 
 
+FULL_DISK = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+try:
+    files["write_atomically"](path, bytes(1_000_000))
+except OSError as error:
+    print(error.filename, error.strerror, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of sizes")
+def test_a_disk_that_takes_no_more_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "file.bin"
+    command = [sys.executable, "-c", ANOTHER + FULL_DISK, files.__file__, str(path)]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == f"{path} File too large\n"
+    assert names(tmp_path) == []
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as error, atomic_file(tmp_path / "file.bin"):
+        (tmp_path / "other").read_bytes()
+    assert error.value.filename == str(tmp_path / "other")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is a device or a pipe"):
+        write_atomically(tmp_path / "pipe", b"")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 # --- locks ----------------------------------------------------------------------------------------------------------
 
 
