@@ -165,10 +165,12 @@ def project(moved: Images, images: Images, *, eps: float, norm: Norm) -> Images:
 def take_step(adversarial: Images, gradient: Tensor, *, step_size: float, norm: Norm) -> Images:
     """Move uphill by `step_size`, not projected: each pixel by the sign (L-inf), or each image along its gradient (L2).
 
-    A zero gradient moves nothing.
+    A zero gradient moves nothing, nor does a NaN: fp16 may overflow, and images that are NaN would stay in the running
+    statistics.
     """
-    direction = gradient.sign() if norm == "linf" else _unit(gradient)
-    return adversarial + step_size * direction
+    finite = gradient.nan_to_num()
+    direction = finite.sign() if norm == "linf" else _unit(finite)
+    return torch.add(adversarial, direction, alpha=step_size)
 
 
 def ascend(
@@ -262,8 +264,9 @@ class PGD:
 
         What comes back has the shape, dtype, device and memory format of `images`, no gradient, and is a new tensor. No
         weight's `.grad`, no buffer and no training flag is touched by the attack itself, and it works under `no_grad`
-        and `inference_mode`. Draws come from `generator`, from torch's own for None; without random start and target
-        there are none. Raises ValueError for images of another shape or dtype.
+        and `inference_mode`. The network may compute in fp16: the gradient of each image's logits is enlarged, which in
+        eval mode changes no direction. Draws come from `generator`, from torch's own for None; without random start and
+        target there are none. Raises ValueError for images of another shape or dtype.
         """
         check_images(images)
         if images.dtype != torch.float32:
@@ -283,6 +286,8 @@ class PGD:
 
             def objective(x: Images) -> Tensor:
                 output = logits(x)
+                output = output.to(torch.promote_types(output.dtype, torch.float32))
+                output.register_hook(_enlarged)  # type: ignore[no-untyped-call]
                 if drawn is None:
                     return LOSSES[self.loss](output, truth)
                 aims = wrong_labels(truth, drawn, num_classes=output.shape[1], may_be_true=self.target_may_be_true)
@@ -351,6 +356,17 @@ def _set_training(modules: list[nn.Module], flag: bool) -> None:
             vars(module)["training"] = flag
         else:
             module.training = flag  # a scripted module keeps it elsewhere
+
+
+def _enlarged(gradient: Tensor) -> Tensor:
+    """The gradient of logits (B, K), each row times the power of two that brings its largest entry to 256 or above.
+
+    Below the logits a network may compute in fp16, whose numbers end at 6e-8: without this the gradient of an image
+    that is surely right comes out as zero. Images are independent in eval mode, so the direction of each one's stays.
+    """
+    largest = gradient.abs().amax(dim=tuple(range(1, gradient.ndim)), keepdim=True)
+    _, exponent = torch.frexp(largest)
+    return torch.ldexp(gradient, (9 - exponent).clamp_max(120))  # 2^120 is a float32 still
 
 
 def _box(images: Images, eps: float) -> tuple[Tensor, Tensor]:

@@ -136,6 +136,37 @@ def test_a_zero_gradient_moves_nothing():
         assert torch.equal(PGD("4/255", norm=norm, random_start=0)(flat, images, labels), images)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("returned", [torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_that_are_surely_right_are_attacked_in_half_precision_too(dtype, returned, norm):
+    """Their loss has a gradient of 1e-8 and less, which fp16 does not hold."""
+    images, labels = batch(pixels_wide=4)
+    weight = torch.randn(CLASSES, images[0].numel(), generator=rng(1))
+    bias = F.one_hot(labels, CLASSES) * torch.tensor([17.0, 20, 30, 40, 60, 0])[:, None]  # logits of each image
+
+    def logits(x, dtype=dtype, returned=returned):
+        return (x.flatten(1).to(dtype) @ weight.T.to(dtype)).to(returned) + bias.to(returned)
+
+    def exact_logits(x):
+        return logits(x, torch.float64, torch.float32)  # as precise as softmax in float32 is
+
+    attack = PGD(eps="8/255", steps=1, step_size="8/255", norm=norm, random_start=0)
+    made, exact = attack(logits, images, labels), attack(exact_logits, images, labels)
+    moved, meant = (made - images).flatten(1), (exact - images).flatten(1)
+    assert (F.cosine_similarity(moved, meant) > 0.99).all()
+    assert torch.allclose(moved.norm(dim=1), meant.norm(dim=1), rtol=0.01)
+
+
+def test_a_gradient_that_is_no_number_moves_nothing():
+    """fp16 overflows: a NaN in an image would stay in the running statistics."""
+    gradient = torch.tensor([math.nan, math.inf, -math.inf, 2.0]).view(1, 1, 1, 4)
+    images = torch.full((1, 1, 1, 4), 0.5)
+    moved = take_step(images, gradient, step_size=0.1, norm="linf")
+    torch.testing.assert_close(moved.flatten(), torch.tensor([0.5, 0.6, 0.4, 0.6]))
+    assert take_step(images, gradient, step_size=0.1, norm="l2").isfinite().all()
+
+
 def test_a_tiny_gradient_still_has_a_direction_in_l2():
     gradient = torch.zeros(2, 3, 2, 2)
     gradient[0, 0, 0] = torch.tensor([3e-30, -4e-30])

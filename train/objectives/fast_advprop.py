@@ -86,7 +86,5 @@ class FastAdvProp(Part):
         return project(moved, images, eps=eps, norm=self.attack.norm) if self.clamp_noise else moved
 
     def _moved(self, noise: Images, gradient: Tensor, images: Images) -> Images:
-        # An overflow of fp16 skips the optimizer's step, but a NaN here would stay in the running statistics.
-        finite = gradient.nan_to_num()
-        moved = take_step(noise, finite, step_size=pixels(self.attack.step_size), norm=self.attack.norm)
+        moved = take_step(noise, gradient, step_size=pixels(self.attack.step_size), norm=self.attack.norm)
         return project(moved, images, eps=pixels(self.attack.eps), norm=self.attack.norm)
