@@ -495,6 +495,7 @@ def test_a_setting_goes_before_the_variant_and_the_variant_before_the_default():
         ("fine-grained-advprop", {"attack_on": "both"}, "attack_on must be clean or autoaugment"),
         ("debiased", {"shape_weight": 1.2}, r"shape_weight must lie in \[0, 1\]"),
         ("debiased", {"size_schedule": "authors"}, "give lr_stages"),
+        ("debiased", {"size_schedule": "authors", "lr_stages": (0, 9), "bank": StyleBank()}, "leave one of them out"),
         ("debiased", {"size_schedule": "mine"}, "size_schedule must be"),
         ("debiased", {"resize": "bicubic"}, "resize must be"),
         ("vanilla", {"loss": "median"}, "loss must be mean or sum"),

@@ -84,6 +84,10 @@ class Debiased(Part):
             raise ValueError(
                 "size_schedule authors follows the learning rate: give lr_stages, (0, 30, 60, 90, 100) say"
             )
+        if self.size_schedule == "authors" and self.bank is not None:
+            raise ValueError(
+                "a bank lends styles of images of one size, size_schedule authors has several: leave one of them out"
+            )
 
     def stages(self, clean: Clean, step: Step) -> Iterator[Stage]:
         """One stage with the view `stylized`, or with none where there is no style to take."""
