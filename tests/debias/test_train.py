@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import Result
 from pictures import picture
 
@@ -32,14 +31,6 @@ PROMISED = (
     "shape-weight stylizer attack-eps attack-steps attack-step-size mixup cutmix ema variant preset engine device "
     "precision workers seed save-every out resume no-resume stylized-data dry-run"
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -46,14 +46,6 @@ class Telling(Quiet):
             raise KeyboardInterrupt
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def data(folder: Path) -> Path:
     """`data/`: 12 images to train on and 3 to validate, of 3 classes."""

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from networks import rng
 from torch import nn
 from torch.nn import functional as F
 
@@ -37,15 +38,6 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Net(nn.Module):
     """A smooth little network with BatchNorm and dropout, so that training mode would show."""
 
@@ -64,10 +56,6 @@ class Net(nn.Module):
     def forward(self, x):
         x = torch.tanh(self.bn(self.conv1((x - 0.45) / 0.22)))
         return self.fc(self.drop(torch.tanh(self.conv2(x)).mean((2, 3))))
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(size=6, pixels_wide=8, seed=0):

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from networks import rand, scattered, seeded
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,27 +23,13 @@ NETWORKS = {  # convolutions that a BatchNorm alone reads
 }
 
 
-def rand(*shape, seed=0, dtype=torch.float32):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def scattered(model):
-    """The network in training mode, with norms that all differ, branch by branch."""
-    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
-        for name, value in norm.state_dict().items():
-            if value.is_floating_point():
-                low = 0.5 if name.endswith(("weight", "running_var")) else -0.3
-                value.uniform_(low, low + 1)
-    return model.train()
-
-
 @pytest.fixture
 def small():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    def make():
         layers = [nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)]
-        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
-        return Branched(scattered(convert(model, ("adversarial",))))
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+    return Branched(scattered(convert(seeded(make), ("adversarial",))))
 
 
 def gradients(network, branch, images):
@@ -60,10 +47,8 @@ def gradients(network, branch, images):
 def test_an_attack_reads_the_same_function(name):
     if name.startswith("timm:"):
         pytest.importorskip("timm")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = convert(create(ModelSettings(name, size=64), 5).double(), ("adversarial",))
-        network = Branched(scattered(model))
+    model = scattered(convert(seeded(lambda: create(ModelSettings(name, size=64), 5).double()), ("adversarial",)))
+    network = Branched(model)
     images = rand(2, 3, 64, 64, dtype=torch.float64)
     for branch in ("main", "adversarial"):
         (logits, gradient), (plain_logits, plain_gradient) = gradients(network, branch, images)

@@ -30,9 +30,7 @@ from debias.train.step import ViewStatistics
 from debias.train.task import Classification
 from debias.train.training import StepSettings
 
-from .test_training import CLASSES, FP32, SIZE, chosen, net, one_thread, same
-
-__all__ = ["one_thread"]  # a fixture
+from .test_training import CLASSES, FP32, SIZE, chosen, net, same
 
 EPOCHS, EPOCH_STEPS, IMAGES = 2, 3, 13  # batches of 4: each epoch leaves one image out
 STEPS = EPOCHS * EPOCH_STEPS

@@ -10,6 +10,7 @@ import pytest
 import stylizers
 import torch
 import torchvision
+from networks import rand, scattered, seeded
 from torch import nn
 from torch.nn import functional as F
 
@@ -33,33 +34,17 @@ EVERY = (*OBJECTIVES, *SUMS, "vanilla+advprop", "advprop+fast-debiased")
 STYLED = tuple(name for name in EVERY if "biased" in name)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def stylizer():
     return Stylizer(stylizers.network().eval().requires_grad_(False))
 
 
-def rand(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def network(branches=("adversarial", "autoaugment", "stylized")):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    def made():
         layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1), nn.AdaptiveAvgPool2d(2)]
-        model = convert(nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, CLASSES)), branches)
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            if "branches" in name and tensor.is_floating_point():
-                tensor.detach().add_(torch.rand(tensor.shape))
-    return Branched(model.train())
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, CLASSES))
+
+    return Branched(scattered(convert(seeded(made), branches)))
 
 
 def batch(size=10, seed=0):

@@ -10,6 +10,7 @@ import pytest
 import reference
 import stylizers
 import torch
+from networks import rand, scattered, seeded
 from torch import nn
 from torch.nn import functional as F
 
@@ -31,16 +32,7 @@ SEEDS = [BatchDraws(0, 1, step) for step in (0, 1, 2)]
 BRANCHES = ("adversarial", "autoaugment", "stylized")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-class Small(nn.Module):
+class TwoDeep(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
@@ -52,21 +44,11 @@ class Small(nn.Module):
         return self.fc(F.relu(self.bn2(self.conv2(x))).mean((2, 3)))
 
 
-def rand(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def network(branches=BRANCHES, seed=0):
     """A converted network in training mode, whose branches all differ: an attack through another one is another."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = convert(Small(), branches)
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            if "bn" in name and tensor.is_floating_point():
-                low = 0.3 if name.endswith(("weight", "running_var")) else -0.4
-                tensor.detach().uniform_(low, low + 0.8)
-        model.fc.weight.detach().mul_(4)
-    return model.train()
+    model = scattered(convert(seeded(TwoDeep, seed), branches), seed)
+    model.fc.weight.detach().mul_(4)
+    return model
 
 
 def plain(model) -> reference.Network:
@@ -485,8 +467,8 @@ def test_a_replicas_draws_are_those_of_the_process_it_stands_for():
 def test_a_batch_that_cannot_be_cut_evenly_is_refused():
     with pytest.raises(ValueError, match="a batch of 10 cannot be cut into 3 replicas"):
         run_step(Branched(network()), objective("vanilla"), batch(), SEEDS[0], replicas=3)
-    with pytest.raises(TypeError, match="takes a Branched or DDP around one, got Small"):
-        run_step(Small(), objective("vanilla"), batch(), SEEDS[0])
+    with pytest.raises(TypeError, match="takes a Branched or DDP around one, got TwoDeep"):
+        run_step(TwoDeep(), objective("vanilla"), batch(), SEEDS[0])
 
 
 @pytest.fixture
