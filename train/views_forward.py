@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from debias.pipelines.view import Logits
 from debias.style_transfer import Images
@@ -113,10 +112,9 @@ def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContex
 @contextmanager
 def _averaging(model: nn.Module) -> Iterator[Callable[[], None]]:
     """Yield what to call before each replica's pass; at the end running statistics are the replicas' mean."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
     # Written through .data: autograd holds these tensors for a backward that does not read them in training mode, and
     # an ordinary write would count as a change of what it holds.
-    running = [buffer.data for norm in norms for buffer in norm.buffers(recurse=False)]
+    running = [buffer.data for buffer in branch_batchnorm.running_statistics(model)]
     before = [buffer.clone() for buffer in running]
     ends: list[list[Tensor]] = []
 
