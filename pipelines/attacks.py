@@ -183,15 +183,14 @@ def ascend(
     step_size: float,
     norm: Norm,
 ) -> Images:
-    """Climb `objective` for `steps` steps from `start`, within `eps` of `images` and within [0, 1].
+    """Climb `objective` for `steps` steps from `start`; each ends within `eps` of `images` and within [0, 1].
 
     `objective` maps images to a tensor of losses, (B,) or any other shape, whose sum is climbed: no image's gradient
-    depends on the batch size. Gradients are taken for the images alone. No draws, and `steps=0` returns the projected
-    start.
+    depends on the batch size. Gradients are taken for the images alone. No draws, and `steps=0` returns the start.
     """
     if norm == "linf":
         lower, upper = _box(images, eps)  # once, not at each step
-    adversarial = start.clamp(lower, upper) if norm == "linf" else project(start, images, eps=eps, norm=norm)
+    adversarial = start
     for _ in range(steps):
         adversarial = adversarial.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(objective(adversarial).sum(), adversarial)
@@ -207,7 +206,8 @@ class PGD:
     Limits: `eps=0` returns the images; `steps=0` the random start, or the images without one; `steps=1`,
     `step_size=eps`, `random_start=0` is FGSM; `random_start=0` with more steps is I-FGSM.
     The public AdvProp code's settings (variant `authors-code`) are `targeted=True, target_may_be_true=True,
-    random_start=0.4207, start_per="batch"`: its coin is a normal draw above 0.2, once per replica.
+    random_start=0.4207, start_per="batch", clamp_start=False`: its coin is a normal draw above 0.2, once per replica,
+    and its first gradient is taken at the noise as drawn.
     """
 
     eps: Annotated[Pixels, "largest change: of a pixel (linf) or of an image's L2 length, in pixels of [0, 1]"] = (
@@ -222,6 +222,7 @@ class PGD:
         "cross-entropy"
     )
     start_per: Annotated[Literal["image", "batch"], "one random-start coin per image, or one for the batch"] = "image"
+    clamp_start: Annotated[bool, "the first step begins within [0, 1]; in public AdvProp code it need not"] = True
     target_may_be_true: Annotated[bool, "random targets may hit the true label, as in public AdvProp code"] = False
 
     def __post_init__(self) -> None:
@@ -283,6 +284,8 @@ class PGD:
             )
             drawn = draw_targets(len(clean), device=clean.device, generator=generator) if self.targeted else None
             start = clean.clone().add_(noise)  # in place: the layout stays that of the images
+            if self.clamp_start or self.steps == 0:
+                start = project(start, clean, eps=eps, norm=self.norm)
 
             def objective(x: Images) -> Tensor:
                 output = logits(x)

@@ -12,6 +12,7 @@ from debias.pipelines.adversarial_views import AdversarialViews
 from debias.pipelines.attacks import (
     ADVPROP_PRESETS,
     PGD,
+    _enlarged,
     ascend,
     draw_start,
     draw_targets,
@@ -31,6 +32,7 @@ SETTINGS = [
     PGD("4/255", steps=2, targeted=True),
     PGD("4/255", steps=2, targeted=True, target_may_be_true=True, start_per="batch", random_start=0.42),
     PGD("4/255", steps=2, loss="logit"),
+    PGD("4/255", steps=1, random_start=1.0, clamp_start=False),
     PGD(0.5, steps=4, step_size=0.2, norm="l2"),
     PGD(2.0, steps=2, step_size=1.5, norm="l2", random_start=1.0, targeted=True),
     PGD.fgsm("4/255"),
@@ -146,6 +148,24 @@ def test_images_that_are_surely_right_are_attacked_in_half_precision_too(dtype, 
     assert torch.allclose(moved.norm(dim=1), meant.norm(dim=1), rtol=0.01)
 
 
+def test_enlarging_a_gradient_keeps_its_direction():
+    rows = torch.tensor([[1e-38, -3e-39, 0], [0, 0, 0], [-1, 0.5, 1e-8], [300, 1e-3, 2], [6e30, 1, -3]])
+    made = _enlarged(rows)
+    assert made.isfinite().all()
+    assert torch.equal(made[1], rows[1])
+    factor = made[[0, 2, 3, 4], 0] / rows[[0, 2, 3, 4], 0]
+    assert torch.equal(torch.frexp(factor)[0], torch.full((4,), 0.5))  # powers of two
+    assert torch.equal(made[2:], rows[2:] * factor[1:, None])
+    assert ((made[2:].abs().amax(1) >= 256) & (made[2:].abs().amax(1) < 512)).all()
+
+
+def test_the_noise_is_even_on_both_sides_of_the_image():
+    noise = draw_start(torch.zeros(4, 3, 32, 32), eps=0.1, norm="linf", probability=1, per="image", generator=rng())
+    assert abs(float(noise.mean())) < 2e-3
+    assert noise.min() < -0.099
+    assert noise.max() > 0.099
+
+
 def test_a_gradient_that_is_no_number_moves_nothing():
     """fp16 overflows: a NaN in an image would stay in the running statistics."""
     gradient = torch.tensor([math.nan, math.inf, -math.inf, 2.0]).view(1, 1, 1, 4)
@@ -169,7 +189,7 @@ def test_a_tiny_gradient_still_has_a_direction_in_l2():
 def plain_loop(logits, images, targets, start, *, eps, steps, step_size, norm, sign, loss):
     out = []
     for image, target, first in zip(images, targets, start, strict=True):
-        x = first.clamp(0, 1)
+        x = first
         for _ in range(steps):
             x = x.clone().requires_grad_()
             output = logits(x[None])[0]
@@ -213,10 +233,11 @@ def test_equals_the_plain_loop(net, attack, targets):
         sign, u = -1, draw_targets(len(images), device=images.device, generator=drawn)
         truth = wrong_labels(truth, u, num_classes=CLASSES, may_be_true=attack.target_may_be_true)
     assert torch.equal(generator.get_state(), drawn.get_state())
-    expected = plain_loop(net, images, truth, images + noise, eps=eps, steps=attack.steps, step_size=step_size,
+    start = (images + noise).clamp(0, 1) if attack.clamp_start else images + noise
+    expected = plain_loop(net, images, truth, start, eps=eps, steps=attack.steps, step_size=step_size,
                           norm=attack.norm, sign=sign, loss=attack.loss)  # fmt: skip
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5 if attack.norm == "l2" else 2e-7)
-    other = plain_loop(net, images, truth, images + noise, eps=eps, steps=attack.steps, step_size=step_size / 2,
+    other = plain_loop(net, images, truth, start, eps=eps, steps=attack.steps, step_size=step_size / 2,
                        norm=attack.norm, sign=sign, loss=attack.loss)  # fmt: skip
     assert (out - other).abs().max() > 1e-4  # the comparison sees a changed constant
 

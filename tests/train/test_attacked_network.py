@@ -100,6 +100,26 @@ def test_a_convolution_on_blocks_is_the_convolution(kernel, stride, padding, siz
     torch.testing.assert_close(*(torch.autograd.grad(out, images, direction)[0] for out in (made, expected)))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stride": 2, "padding": 1},
+        {"stride": 2, "dilation": 2},
+        {"stride": 3, "groups": 3},
+        {"stride": 2, "padding": 1, "padding_mode": "reflect"},
+        {"stride": (1, 2)},
+        {"stride": 1, "padding": "same"},
+    ],
+)
+def test_any_convolution_may_read_the_images(settings):
+    conv = seeded(lambda: nn.Conv2d(3, 6, 3, **settings))
+    network = Branched(scattered(nn.Sequential(conv, nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(2), nn.Flatten())))
+    (logits, gradient), (plain_logits, plain_gradient) = gradients(network, "main", rand(2, 3, 13, 14))
+    assert len(find_pairs(network.model)) == 1
+    torch.testing.assert_close(logits, plain_logits)
+    torch.testing.assert_close(gradient, plain_gradient)
+
+
 def test_the_network_is_as_it_was(small):
     state, flags = copy.deepcopy(small.state_dict()), [module.training for module in small.modules()]
     own = [dict(vars(module)) for module in small.model.modules()]

@@ -344,6 +344,12 @@ def test_the_papers_split_of_320_images():
     assert [view.weight for view in found.values()] == pytest.approx([0.8, 0.1, 0.1])
 
 
+def test_a_share_is_not_lost_to_rounding():
+    for share, count in ((0.29, 29), (0.57, 57), (0.295, 29)):  # 0.29 * 100 is 28.999...
+        found = views(objective("fast-advprop", adversarial_share=share), batch(100))
+        assert len(found["adversarial"].images) == count
+
+
 def test_a_slice_of_one_image_stays_with_main(stylizer):
     for name in ("fast-advprop", "fast-debiased"):
         assert list(views(make(name, stylizer), batch(9))) == ["main"]
@@ -390,6 +396,9 @@ def test_resizing_keeps_a_plain_colour_and_the_same_size_the_images():
     for mode in modes:
         torch.testing.assert_close(resized(grey, (8, 6), mode), torch.full((2, 3, 8, 6), 0.25))
     assert resized(grey, (12, 12), "nearest") is grey
+    stripes = torch.arange(12.0).remainder(2).expand(1, 3, 12, 12)
+    assert (resized(stripes, (4, 4), "bilinear") - 0.5).abs().max() < 0.2  # smoothed before they are made smaller
+    assert set(resized(stripes, (4, 4), "nearest").flatten().tolist()) == {0, 1}
 
 
 def test_copies_made_before_take_the_place_of_the_stylizer():
@@ -451,7 +460,7 @@ def test_a_setting_goes_before_the_variant_and_the_variant_before_the_default():
         return objective("advprop", **settings).parts[0].attack  # type: ignore[attr-defined, no-any-return]
 
     assert attack() == PGD()
-    authors = PGD(targeted=True, target_may_be_true=True, random_start=0.4207, start_per="batch")
+    authors = PGD(targeted=True, target_may_be_true=True, random_start=0.4207, start_per="batch", clamp_start=False)
     assert attack(variant="authors-code") == authors
     assert attack(variant="authors-code", attack_targeted=False) == replace(authors, targeted=False)
     assert attack(variant="authors-code", attack=PGD("1/255")) == replace(authors, eps="1/255")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from debias.pipelines.cue_conflict import derangement
 from debias.pipelines.draws import BatchDraws
-from debias.pipelines.mixing import draw_ratio
+from debias.pipelines.mixing import draw_box, draw_ratio
 from debias.style_transfer import Stylizer
 from debias.train.branch_batchnorm import BranchNorm, convert
 from debias.train.objectives import OBJECTIVES, Clean, objective
@@ -93,6 +93,7 @@ class Truth:
     clamp: bool = True
     begins_clamped: bool = True
     side: int = SIZE
+    noise_weight: float = 0.5
 
 
 AUTHORS = Truth(probability=0.4207, coins=1, aimed=True, clamp=False, begins_clamped=False)
@@ -122,6 +123,8 @@ class Reference:
         truth, generator = self.truth, self.draws.generator(purpose)
         begin = reference.starts(self.images, truth.eps, truth.probability, truth.coins, generator)
         aim = reference.aims(self.targets, 0, generator) if truth.aimed else None
+        if truth.begins_clamped:
+            begin = [image.clamp(0, 1) for image in begin]
         return reference.attack(
             self.net, self.images, self.targets, begin, aim, branch, truth.eps, truth.steps, 1 / 255
         )
@@ -185,7 +188,7 @@ class Reference:
                 begin = [image.clamp(0, 1) for image in begin]
             noisy = (*parts[1], begin)
         conflicts = self.conflicts(*parts[2]) if stylized else None
-        return reference.fast_step(self.net, parts[0], noisy, conflicts, eps, 1 / 255, 0.5)
+        return reference.fast_step(self.net, parts[0], noisy, conflicts, eps, 1 / 255, truth.noise_weight)
 
     def fast_advprop(self):
         return self.fast(2, 0)
@@ -330,7 +333,7 @@ WRONG_AUTHORS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "attack_random_start": (0.8, (*ATTACKS, "fast-advprop")),
     "attack_start_per": ("image", (*ATTACKS, "fast-advprop")),
     "attack_target_may_be_true": (False, ATTACKS),
-    "clamp_noise": (True, ("fast-advprop", "fast-advprop+fast-debiased")),
+    "attack_clamp_start": (True, (*ATTACKS, "fast-advprop", "fast-advprop+fast-debiased")),
     "clamp_stylized": (True, ("debiased", "fast-debiased", "advprop+debiased")),
 }
 
@@ -355,6 +358,27 @@ def test_an_attack_in_training_mode_is_seen(name, stylizer, monkeypatch):
     monkeypatch.setattr("debias.train.branch_batchnorm.eval_mode", lambda model: torch.enable_grad())
     monkeypatch.setattr("debias.train.attacked_network.find_pairs", lambda model: [])  # folded, there is no other mode
     assert distance(name, stylizer, truth=Truth()) > SEEN
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_smoothed_labels_are_labels(name, stylizer):
+    """The loss, and what an attack climbs: a step with smoothing is the step on labels that came smoothed."""
+    clean = batch()
+    smoothed = replace(clean, targets=0.9 * clean.targets + 0.1 / CLASSES)
+    results = []
+    for own, smoothing in ((clean, 0.1), (smoothed, 0.0)):
+        model = network()
+        chosen = objective(name, **settings_for(name, stylizer, label_smoothing=smoothing))
+        result = run_step(Branched(model), chosen, own, SEEDS[0])
+        results.append([result.loss, *(value.grad for value in model.parameters() if value.grad is not None)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_noise_and_adversarial_copy_have_the_weights_they_are_given(stylizer):
+    truth = replace(Truth(), noise_weight=0.3)
+    assert distance("fast-advprop", stylizer, truth=truth, noise_weight=0.3) < TOLERANCE
+    assert distance("fast-advprop", stylizer, truth=truth, noise_weight=0.7) > SEEN
 
 
 # --- one forward ----------------------------------------------------------------------------------------------------
@@ -480,17 +504,21 @@ def process_group(tmp_path):
 
 @pytest.mark.parametrize("by_view", [False, True])
 @pytest.mark.parametrize("name", ["advprop+debiased", "fast-advprop+fast-debiased"])
-def test_ddp_wraps_the_one_forward(name, by_view, stylizer, process_group):
+def test_ddp_wraps_the_one_forward(name, by_view, stylizer, process_group, monkeypatch):
     """Stages before the last one exchange nothing, and DDP finds every gradient all the same."""
     chosen = objective(name, **settings_for(name, stylizer))
     model, other = network(chosen.norm_branches), network(chosen.norm_branches)
     assert chosen.stage_count == (2 if "fast-advprop" in name else 1)
     staged = by_view or chosen.stage_count > 1
     wrapped = nn.parallel.DistributedDataParallel(Branched(model), find_unused_parameters=staged)
+    pauses: list[object] = []
+    no_sync = wrapped.no_sync
+    monkeypatch.setattr(wrapped, "no_sync", lambda: pauses.append(wrapped) or no_sync())
     for draws in SEEDS:
         for forward, own in ((wrapped, model), (Branched(other), other)):
             own.zero_grad()
-            run_step(forward, chosen, batch(), draws, by_view=by_view)
+            result = run_step(forward, chosen, batch(), draws, by_view=by_view)
+    assert len(pauses) == len(SEEDS) * ((len(result.views) if by_view else chosen.stage_count) - 1)
     for value, expected_value in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(value.grad, expected_value.grad)
     for buffer, expected_buffer in zip(model.buffers(), other.buffers(), strict=True):
@@ -574,6 +602,24 @@ def test_balanced_branches_have_the_gradient_of_their_own_mean():
     assert all(isinstance(norm, BranchNorm) for norm in (model.bn1, model.bn2))
 
 
+@pytest.mark.parametrize("loss", ["mean", "sum"])
+def test_balanced_branches_keep_the_scale_of_the_shared_weights(loss, stylizer):
+    """Beside a view of the whole batch: a branch has the mean of its own view, times what all weights come to."""
+    total = 2.0 if loss == "sum" else 1.0
+    settings = {"stylizer": stylizer, "attack_eps": 0, "stylized_share": 0.4, "loss": loss}
+    chosen = objective("advprop+fast-debiased", **settings)
+    model = network()
+    run_step(Branched(model), chosen, batch(), SEEDS[0])
+    for view in next(chosen.stages(batch(), Branched(network()), SEEDS[0])).views:
+        alone = network()
+        (logits,) = Branched(alone)([view.images], [view.branch])
+        (total * F.cross_entropy(logits, view.targets)).backward()
+        for norm, own in ((model.bn1, alone.bn1), (model.bn2, alone.bn2)):
+            one, other = (each if view.branch == "main" else each.branches[view.branch] for each in (norm, own))
+            torch.testing.assert_close(one.weight.grad, other.weight.grad, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(one.bias.grad, other.bias.grad, atol=1e-6, rtol=1e-5)
+
+
 # --- what comes back ------------------------------------------------------------------------------------------------
 
 
@@ -613,14 +659,18 @@ def test_soft_cross_entropy_of_one_hot_targets_is_cross_entropy():
     assert soft_cross_entropy(logits.bfloat16(), F.one_hot(labels, CLASSES).float()).dtype == torch.float32
 
 
-def test_mixup_changes_main_as_the_reference_does():
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_mixing_changes_main_as_the_reference_does(mixing):
     model, clean, draws = network(), batch(), SEEDS[0]
     net = plain(model)
-    result = run_step(Branched(model), objective("vanilla", mixup=0.4), clean, draws)
+    settings: dict[str, Any] = {mixing: 0.4}
+    result = run_step(Branched(model), objective("vanilla", **settings), clean, draws)
     generator = draws.generator("mixing")
     ratio = draw_ratio(0.4, generator)
+    box = draw_box(SIZE, SIZE, 1 - ratio, generator) if mixing == "cutmix" else None
     partners = torch.randperm(BATCH, generator=generator).tolist()
-    images, targets = reference.mixup(clean.images.double(), clean.targets.double(), partners, ratio)
+    whole = clean.images.double(), clean.targets.double(), partners
+    images, targets = reference.cutmix(*whole, box) if box else reference.mixup(*whole, ratio)
     loss = reference.join([(1.0, reference.losses(net, list(images), list(targets)))], "mean")
     loss.backward()
     assert abs(float(loss.detach()) - float(result.loss)) < TOLERANCE
