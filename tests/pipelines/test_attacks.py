@@ -93,6 +93,7 @@ def test_no_steps_return_the_random_start(net):
     out = PGD("4/255", steps=0, random_start=1.0)(net, images, labels, rng())
     torch.testing.assert_close(out, (images + noise).clamp(0, 1), rtol=0, atol=1e-7)
     assert not torch.equal(out, images)
+    assert torch.equal(PGD("4/255", steps=0, random_start=1.0, clamp_start=False)(net, images, labels, rng()), out)
 
 
 def test_fgsm_on_a_linear_model_has_a_closed_form():

@@ -108,11 +108,13 @@ def test_a_convolution_on_blocks_is_the_convolution(kernel, stride, padding, siz
         {"stride": 3, "groups": 3},
         {"stride": 2, "padding": 1, "padding_mode": "reflect"},
         {"stride": (1, 2)},
+        {"stride": (2, 3)},
+        {"stride": 2, "kernel_size": (3, 5)},
         {"stride": 1, "padding": "same"},
     ],
 )
 def test_any_convolution_may_read_the_images(settings):
-    conv = seeded(lambda: nn.Conv2d(3, 6, 3, **settings))
+    conv = seeded(lambda: nn.Conv2d(3, 6, **{"kernel_size": 3, **settings}))
     network = Branched(scattered(nn.Sequential(conv, nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(2), nn.Flatten())))
     (logits, gradient), (plain_logits, plain_gradient) = gradients(network, "main", rand(2, 3, 13, 14))
     assert len(find_pairs(network.model)) == 1

@@ -312,6 +312,14 @@ def test_other_images_are_refused(data, tmp_path):
         replace(once, batch_size=2).fit()
 
 
+def test_on_a_cpu_freed_memory_is_kept(data, tmp_path, monkeypatch):
+    calls: list[bool] = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: calls.append(True))
+    with pytest.raises(Interrupted):
+        Setting(data, tmp_path).fit(task=Signalling(1))
+    assert calls == [True]
+
+
 def test_the_number_of_threads_stays_that_of_the_beginning(data, tmp_path):
     once = Setting(data, tmp_path)
     try:

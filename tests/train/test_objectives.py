@@ -23,7 +23,7 @@ from debias.style_transfer import Stylizer
 from debias.train import objectives as package
 from debias.train.branch_batchnorm import convert
 from debias.train.objectives import OBJECTIVES, Clean, objective
-from debias.train.objectives.debiased import Resize, authors_size, resized
+from debias.train.objectives.debiased import Debiased, Resize, authors_size, resized
 from debias.train.step import run_step
 from debias.train.views_forward import Branched
 
@@ -377,6 +377,8 @@ def test_the_authors_sizes():
     ]
     assert resnext == [200, 200, 200, 224]
     assert authors_size(64, step=0, epoch=0, lr_stages=stages, smallest=112) == 64
+    assert (Debiased.smallest_size, Debiased.resize) == (112, "bilinear")
+    assert Debiased.authors_code["resize"] == "nearest"
 
 
 @pytest.mark.parametrize("branches", ["separate", "shared"])
