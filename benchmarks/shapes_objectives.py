@@ -1,7 +1,8 @@
 """What each objective makes of the set `shapes`: `debias train` with one recipe, and nothing but the objective changed.
 
-    python benchmarks/shapes_objectives.py --seeds 20,21,22 --out runs/shapes --log benchmarks/logs/shapes.txt
+    python benchmarks/shapes_objectives.py --out runs/shapes --log benchmarks/logs/shapes_objectives.txt
 
+`control` is vanilla on the same silhouettes, each with a texture drawn at random: whether shapes can be learned at all.
 The seed is that of the set and of the training. Networks are read in fp32 through `main`, and through the other
 branches beside it; the cue conflicts are drawn by the generator of the set, not by a stylizer. A run that is complete
 in --out is not trained again. The weight of the stylised view, alpha and the attack were chosen on seeds 3, 10 and 12.
@@ -11,11 +12,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import torch
 import torchvision
+from PIL import Image
 
 from debias.evaluation.shapes_suite import ShapesResult, evaluate_shapes
 from debias.pipelines import shapes
@@ -25,7 +28,8 @@ from debias.train.weights_file import load_model
 from debias.training_run import train
 from debias.training_settings import TrainSettings
 
-OBJECTIVES = "vanilla,debiased,advprop,advprop+debiased,shape-biased,texture-biased"
+CONTROL = "control"
+OBJECTIVES = f"{CONTROL},vanilla,debiased,advprop,advprop+debiased,shape-biased,texture-biased"
 
 
 def row(result: ShapesResult) -> dict[str, float]:
@@ -44,7 +48,21 @@ def row(result: ShapesResult) -> dict[str, float]:
     return {name: 100 * share for name, share in shares.items()}
 
 
-def measured(chosen: TrainSettings, out: Path, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+def control_settings(seed: int, epochs: int, folder: Path) -> TrainSettings:
+    """A training of vanilla on a set, written to `folder`, whose textures say nothing about the class."""
+    if not folder.exists():
+        building = folder.with_suffix(".part")
+        for entry in shapes.entries("train", seed):
+            texture = shapes.TEXTURES[int(entry.generator.random() * len(shapes.TEXTURES))]
+            path = building / entry.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(shapes.image(entry.shape, texture, entry.generator)).save(path)
+        building.rename(folder)
+    chosen = shapes_settings("vanilla", seed, epochs=epochs)
+    return replace(chosen, data=replace(chosen.data, data=str(folder)))
+
+
+def measured(name: str, chosen: TrainSettings, out: Path, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
     """Train where that is not done yet, then measure every branch."""
     start = time.perf_counter()
     train(chosen, out, Quiet())
@@ -53,7 +71,7 @@ def measured(chosen: TrainSettings, out: Path, say: Callable[[str], None]) -> di
     rows = {branch: row(evaluate_shapes(model, seed, branch=branch)) for branch in ("main", *card.branches)}
     for branch, figures in rows.items():
         shown = "  ".join(f"{name} {value:.1f}" for name, value in figures.items())
-        say(f"{card.objective:17} seed {seed}  {branch:11}  {shown}  ({seconds:.0f} s)")
+        say(f"{name:17} seed {seed}  {branch:11}  {shown}  ({seconds:.0f} s)")
     return rows
 
 
@@ -79,8 +97,12 @@ def main(seeds: str, objectives: str, epochs: int, threads: int, out: Path, log:
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in map(int, seeds.split(",")):
         for objective in objectives.split(","):
-            chosen = shapes_settings(objective, seed, epochs=epochs)
-            found = measured(chosen, out / f"{objective}-{seed}", say)
+            run = out / f"{objective}-{seed}"
+            if objective == CONTROL:
+                chosen = control_settings(seed, epochs, run.with_suffix(".data"))
+            else:
+                chosen = shapes_settings(objective, seed, epochs=epochs)
+            found = measured(objective, chosen, run, say)
             rows.setdefault(objective, []).append(found["main"])
     say("\nthrough main, mean over seeds (lowest to highest), percent")
     for objective, figures in rows.items():

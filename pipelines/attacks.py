@@ -165,10 +165,12 @@ def project(moved: Images, images: Images, *, eps: float, norm: Norm) -> Images:
 def take_step(adversarial: Images, gradient: Tensor, *, step_size: float, norm: Norm) -> Images:
     """Move uphill by `step_size`, not projected: each pixel by the sign (L-inf), or each image along its gradient (L2).
 
-    A zero gradient moves nothing.
+    A zero gradient moves nothing, nor does a NaN: fp16 may overflow, and images that are NaN would stay in the running
+    statistics.
     """
-    direction = gradient.sign() if norm == "linf" else _unit(gradient)
-    return adversarial + step_size * direction
+    finite = gradient.nan_to_num()
+    direction = finite.sign() if norm == "linf" else _unit(finite)
+    return torch.add(adversarial, direction, alpha=step_size)
 
 
 def ascend(
@@ -181,15 +183,14 @@ def ascend(
     step_size: float,
     norm: Norm,
 ) -> Images:
-    """Climb `objective` for `steps` steps from `start`, within `eps` of `images` and within [0, 1].
+    """Climb `objective` for `steps` steps from `start`; each ends within `eps` of `images` and within [0, 1].
 
     `objective` maps images to a tensor of losses, (B,) or any other shape, whose sum is climbed: no image's gradient
-    depends on the batch size. Gradients are taken for the images alone. No draws, and `steps=0` returns the projected
-    start.
+    depends on the batch size. Gradients are taken for the images alone. No draws, and `steps=0` returns the start.
     """
     if norm == "linf":
         lower, upper = _box(images, eps)  # once, not at each step
-    adversarial = start.clamp(lower, upper) if norm == "linf" else project(start, images, eps=eps, norm=norm)
+    adversarial = start
     for _ in range(steps):
         adversarial = adversarial.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(objective(adversarial).sum(), adversarial)
@@ -205,7 +206,8 @@ class PGD:
     Limits: `eps=0` returns the images; `steps=0` the random start, or the images without one; `steps=1`,
     `step_size=eps`, `random_start=0` is FGSM; `random_start=0` with more steps is I-FGSM.
     The public AdvProp code's settings (variant `authors-code`) are `targeted=True, target_may_be_true=True,
-    random_start=0.4207, start_per="batch"`: its coin is a normal draw above 0.2, once per replica.
+    random_start=0.4207, start_per="batch", clamp_start=False`: its coin is a normal draw above 0.2, once per replica,
+    and its first gradient is taken at the noise as drawn.
     """
 
     eps: Annotated[Pixels, "largest change: of a pixel (linf) or of an image's L2 length, in pixels of [0, 1]"] = (
@@ -220,6 +222,7 @@ class PGD:
         "cross-entropy"
     )
     start_per: Annotated[Literal["image", "batch"], "one random-start coin per image, or one for the batch"] = "image"
+    clamp_start: Annotated[bool, "the first step begins within [0, 1]; in public AdvProp code it need not"] = True
     target_may_be_true: Annotated[bool, "random targets may hit the true label, as in public AdvProp code"] = False
 
     def __post_init__(self) -> None:
@@ -262,8 +265,9 @@ class PGD:
 
         What comes back has the shape, dtype, device and memory format of `images`, no gradient, and is a new tensor. No
         weight's `.grad`, no buffer and no training flag is touched by the attack itself, and it works under `no_grad`
-        and `inference_mode`. Draws come from `generator`, from torch's own for None; without random start and target
-        there are none. Raises ValueError for images of another shape or dtype.
+        and `inference_mode`. The network may compute in fp16: the gradient of each image's logits is enlarged, which in
+        eval mode changes no direction. Draws come from `generator`, from torch's own for None; without random start and
+        target there are none. Raises ValueError for images of another shape or dtype.
         """
         check_images(images)
         if images.dtype != torch.float32:
@@ -280,9 +284,13 @@ class PGD:
             )
             drawn = draw_targets(len(clean), device=clean.device, generator=generator) if self.targeted else None
             start = clean.clone().add_(noise)  # in place: the layout stays that of the images
+            if self.clamp_start or self.steps == 0:
+                start = project(start, clean, eps=eps, norm=self.norm)
 
             def objective(x: Images) -> Tensor:
                 output = logits(x)
+                output = output.to(torch.promote_types(output.dtype, torch.float32))
+                output.register_hook(_enlarged)  # type: ignore[no-untyped-call]
                 if drawn is None:
                     return LOSSES[self.loss](output, truth)
                 aims = wrong_labels(truth, drawn, num_classes=output.shape[1], may_be_true=self.target_may_be_true)
@@ -351,6 +359,17 @@ def _set_training(modules: list[nn.Module], flag: bool) -> None:
             vars(module)["training"] = flag
         else:
             module.training = flag  # a scripted module keeps it elsewhere
+
+
+def _enlarged(gradient: Tensor) -> Tensor:
+    """The gradient of logits (B, K), each row times the power of two that brings its largest entry to 256 or above.
+
+    Below the logits a network may compute in fp16, whose numbers end at 6e-8: without this the gradient of an image
+    that is surely right comes out as zero. Images are independent in eval mode, so the direction of each one's stays.
+    """
+    largest = gradient.abs().amax(dim=tuple(range(1, gradient.ndim)), keepdim=True)
+    _, exponent = torch.frexp(largest)
+    return torch.ldexp(gradient, (9 - exponent).clamp_max(120))  # 2^120 is a float32 still
 
 
 def _box(images: Images, eps: float) -> tuple[Tensor, Tensor]:

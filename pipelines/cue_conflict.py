@@ -47,6 +47,13 @@ def cue_conflict(
     return restyled, blend_targets(targets, targets[partners], shape_weight=shape_weight)
 
 
+def check_shares(settings: object, *names: str) -> None:
+    """Raise ValueError unless these fields lie in [0, 1]."""
+    for name in names:
+        if not 0 <= getattr(settings, name) <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {getattr(settings, name)}")
+
+
 @dataclass(frozen=True)
 class CueConflict:
     """Turn a batch into cue conflicts, in the manner of torchvision's `MixUp`: `(images, labels) -> (images, targets)`.
@@ -59,18 +66,14 @@ class CueConflict:
 
     stylizer: Stylizer
     num_classes: int | None = None
-    alpha: Annotated[float, "strength of the style: 0 keeps the content's features, 1 takes the style's statistics"] = (
-        0.5
-    )
+    alpha: Alpha = 0.5
     shape_weight: ShapeWeight = 0.8
     p: Annotated[float, "probability that an image is stylised"] = 1.0
     generator: torch.Generator | None = None
     bank: StyleBank | None = None
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "shape_weight", "p"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        check_shares(self, "alpha", "shape_weight", "p")
 
     def __call__(self, images: Images, labels: Labels | Targets) -> tuple[Images, Targets]:
         """Stylise the batch, or the images that the coin `p` picks."""

@@ -13,7 +13,8 @@ from .view import Targets
 class StyleBank:
     """The last `capacity` styles: AdaIN statistics, mean and std (N, C), and targets (N, K) of their images.
 
-    `state_dict` belongs in the checkpoint of a run that uses it.
+    A bank is for images of one size: a texture read at half the size is another style, and `compact` reads images
+    below 128 pixels by other channels. `state_dict` belongs in the checkpoint of a run that uses it.
     """
 
     def __init__(self, capacity: int = 4096) -> None:
@@ -26,8 +27,16 @@ class StyleBank:
         return 0 if self._rows is None else len(self._rows[0])
 
     def push(self, statistics: Statistics, targets: Targets) -> None:
-        """Keep the styles of a batch; the oldest beyond the capacity are forgotten."""
+        """Keep the styles of a batch; the oldest beyond the capacity are forgotten.
+
+        Raises ValueError for styles of other channels than those that are kept.
+        """
         new = (statistics.mean, statistics.std, targets)
+        if self._rows and self._rows[0].shape[1] != new[0].shape[1]:
+            raise ValueError(
+                f"the style bank holds styles of {self._rows[0].shape[1]} channels, these have {new[0].shape[1]}: "
+                "images of another size or stylizer need a bank of their own"
+            )
         # Copied even when they are the first: the caller may change the targets in place.
         rows = tuple(map(torch.cat, zip(self._rows, new, strict=True) if self._rows else zip(new, strict=True)))
         self._rows = (rows[0][-self.capacity :], rows[1][-self.capacity :], rows[2][-self.capacity :])

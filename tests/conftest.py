@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -16,6 +17,12 @@ def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         patch.setenv("XDG_CACHE_HOME", str(folder))
         patch.delenv("DEBIAS_CACHE", raising=False)  # it would go before
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors on busy cores: threads would spend the time waiting for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -204,10 +204,13 @@ def attack(
     steps: int,
     step_size: float,
 ) -> list[Tensor]:
-    """Climb the loss of each image alone, or descend to its aim, through the running statistics of `branch`."""
+    """Climb the loss of each image alone, or descend to its aim, through the running statistics of `branch`.
+
+    The first gradient is taken where `begin` says, be that within [0, 1] or not.
+    """
     out = []
     for i, image in enumerate(images):
-        point = torch.minimum(torch.maximum(begin[i], (image - eps).clamp(min=0)), (image + eps).clamp(max=1))
+        point = begin[i]
         for _ in range(steps):
             point = point.detach().requires_grad_()
             (scores,) = logits(network, [point], branch, training=False)

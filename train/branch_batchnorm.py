@@ -30,7 +30,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from debias.pipelines.attacks import eval_mode
 
-__all__ = ["MAIN", "BranchNorm", "Route", "branches", "convert", "reading", "route", "shared_norms", "strip"]
+__all__ = [
+    "MAIN",
+    "BranchNorm",
+    "Route",
+    "branches",
+    "convert",
+    "reading",
+    "route",
+    "running_statistics",
+    "shared_norms",
+    "strip",
+]
 
 MAIN = "main"
 Slices = tuple[tuple[str, int | None], ...]
@@ -257,6 +268,12 @@ def reading(model: nn.Module, branch: str) -> Iterator[None]:
     """
     with route(model, branch), eval_mode(model):
         yield
+
+
+def running_statistics(model: nn.Module) -> list[Tensor]:
+    """Mean, variance and count of batches of every BatchNorm of `model`, branches included: the buffers themselves."""
+    norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
+    return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
 
 
 def _routes(model: nn.Module) -> list[Route]:

@@ -21,6 +21,7 @@ from torch import nn
 from . import branch_batchnorm
 from .branch_batchnorm import MAIN
 from .checkpoint import Checkpoints
+from .memory import keep_freed_memory
 from .objectives import Objective
 from .optimization import Optimization, learning_rate
 from .records import Line, Mean, MetricsLog
@@ -120,11 +121,13 @@ def fit(
     The network's norms get the objective's branches where they are not converted yet. At the end the network is in
     eval mode and, with an EMA, has the averaged weights. With `records` it goes on from the last checkpoint there is,
     with as many threads as that run had. torch's own generators, of the CPU and of the device, are seeded anew for each
-    batch, and left so.
+    batch, and left so. On a CPU the process keeps the memory that it frees from now on: `keep_freed_memory`.
 
     Raises Interrupted after SIGTERM or SIGINT, once all is saved; ValueError where a gradient is not finite.
     """
     world = world or World(device=next(model.parameters()).device)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     training = Training(model, objective, task, optimization=optimization, settings=step, world=world)
     run = _Run(training, loader, validation, settings, records, watcher)
     run.resume()

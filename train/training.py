@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from debias.pipelines.draws import BatchDraws
@@ -194,8 +193,8 @@ class Training:
         """Give every process the mean of all running statistics: the attacks read them, and all must climb one loss."""
         if self.world.size == 1:
             return
-        norms = [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
-        running = [buffer for norm in norms for buffer in norm.buffers(recurse=False) if buffer.is_floating_point()]
+        statistics = branch_batchnorm.running_statistics(self.model)
+        running = [buffer for buffer in statistics if buffer.is_floating_point()]  # the counts are the same everywhere
         if running:
             joined = self.world.sum(torch.cat([buffer.float().flatten() for buffer in running])) / self.world.size
             means = torch.split(joined, [buffer.numel() for buffer in running])

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from debias.pipelines.view import Logits
 from debias.style_transfer import Images
 
 from . import branch_batchnorm
+from .attacked_network import AttackedNetwork
 
 __all__ = ["Branched"]
 
@@ -37,6 +37,7 @@ class Branched(nn.Module):
         self.model = model
         self.dtype = dtype
         self.together = together
+        self._attacked = AttackedNetwork(model)
 
     def forward(self, images: Sequence[Images], branches: Sequence[str], replicas: int = 1) -> list[Logits]:
         """Logits (B_k, K) float32 of each view's images (B_k, 3, H_k, W_k), read by the branch of the same number.
@@ -60,8 +61,14 @@ class Branched(nn.Module):
 
     @contextmanager
     def reading(self, branch: str) -> Iterator[Callable[[Images], Logits]]:
-        """Within the `with`, the callable that came reads images by `branch` in eval mode: what an attack climbs."""
+        """Within the `with`, the callable that came reads images by `branch` in eval mode."""
         with branch_batchnorm.reading(self.model, branch):
+            yield self._pass
+
+    @contextmanager
+    def attacked(self, branch: str) -> Iterator[Callable[[Images], Logits]]:
+        """What `reading` does, up to rounding, and faster where gradients of the images are all that is wanted."""
+        with self._attacked.reading(branch, self.dtype):
             yield self._pass
 
     def _read(self, images: Sequence[Images], branches: Sequence[str]) -> list[Logits]:
@@ -105,10 +112,9 @@ def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContex
 @contextmanager
 def _averaging(model: nn.Module) -> Iterator[Callable[[], None]]:
     """Yield what to call before each replica's pass; at the end running statistics are the replicas' mean."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
     # Written through .data: autograd holds these tensors for a backward that does not read them in training mode, and
     # an ordinary write would count as a change of what it holds.
-    running = [buffer.data for norm in norms for buffer in norm.buffers(recurse=False)]
+    running = [buffer.data for buffer in branch_batchnorm.running_statistics(model)]
     before = [buffer.clone() for buffer in running]
     ends: list[list[Tensor]] = []
 

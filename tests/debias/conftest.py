@@ -1,6 +1,6 @@
 """Photos to run commands on, a stylizer that needs no fitting, and a way to run a command as a user does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,15 +41,6 @@ def data(folder: Path) -> Path:
             place.mkdir(parents=True, exist_ok=True)
             picture(36 + index, 40, seed=index + 50 * (split == "val")).save(place / f"{index:02d}.png")
     return folder / "data"
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """torch computes on one thread, and on as many as before afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,6 @@ from .conftest import Run
 from .small_runs import SMALL
 from .test_cli import refused
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 # The flags that the design promises.
 PROMISED = (
     "data val objective model init size batch-size epochs steps lr optimizer loss branches accumulate replicas alpha "

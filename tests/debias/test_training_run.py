@@ -31,8 +31,6 @@ from debias.training_run import train
 
 from .small_runs import SMALL, Telling, settings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def files(folder: Path) -> dict[str, tuple[int, str]]:
     found = (path for path in folder.rglob("*") if path.is_file())

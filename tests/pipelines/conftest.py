@@ -1,14 +1,9 @@
-"""Small image folders, and a cache folder of their own for the scans."""
+"""A small image folder."""
 
 from pathlib import Path
 
 import pytest
 from pictures import picture
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from networks import rng
 from torch import nn
 from torch.nn import functional as F
 
@@ -11,6 +12,7 @@ from debias.pipelines.adversarial_views import AdversarialViews
 from debias.pipelines.attacks import (
     ADVPROP_PRESETS,
     PGD,
+    _enlarged,
     ascend,
     draw_start,
     draw_targets,
@@ -30,20 +32,12 @@ SETTINGS = [
     PGD("4/255", steps=2, targeted=True),
     PGD("4/255", steps=2, targeted=True, target_may_be_true=True, start_per="batch", random_start=0.42),
     PGD("4/255", steps=2, loss="logit"),
+    PGD("4/255", steps=1, random_start=1.0, clamp_start=False),
     PGD(0.5, steps=4, step_size=0.2, norm="l2"),
     PGD(2.0, steps=2, step_size=1.5, norm="l2", random_start=1.0, targeted=True),
     PGD.fgsm("4/255"),
     PGD.ifgsm("3/255", 4, "1/255"),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Net(nn.Module):
@@ -64,10 +58,6 @@ class Net(nn.Module):
     def forward(self, x):
         x = torch.tanh(self.bn(self.conv1((x - 0.45) / 0.22)))
         return self.fc(self.drop(torch.tanh(self.conv2(x)).mean((2, 3))))
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(size=6, pixels_wide=8, seed=0):
@@ -103,6 +93,7 @@ def test_no_steps_return_the_random_start(net):
     out = PGD("4/255", steps=0, random_start=1.0)(net, images, labels, rng())
     torch.testing.assert_close(out, (images + noise).clamp(0, 1), rtol=0, atol=1e-7)
     assert not torch.equal(out, images)
+    assert torch.equal(PGD("4/255", steps=0, random_start=1.0, clamp_start=False)(net, images, labels, rng()), out)
 
 
 def test_fgsm_on_a_linear_model_has_a_closed_form():
@@ -136,6 +127,55 @@ def test_a_zero_gradient_moves_nothing():
         assert torch.equal(PGD("4/255", norm=norm, random_start=0)(flat, images, labels), images)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("returned", [torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_that_are_surely_right_are_attacked_in_half_precision_too(dtype, returned, norm):
+    """Their loss has a gradient of 1e-8 and less, which fp16 does not hold."""
+    images, labels = batch(pixels_wide=4)
+    weight = torch.randn(CLASSES, images[0].numel(), generator=rng(1))
+    bias = F.one_hot(labels, CLASSES) * torch.tensor([17.0, 20, 30, 40, 60, 0])[:, None]  # logits of each image
+
+    def logits(x, dtype=dtype, returned=returned):
+        return (x.flatten(1).to(dtype) @ weight.T.to(dtype)).to(returned) + bias.to(returned)
+
+    def exact_logits(x):
+        return logits(x, torch.float64, torch.float32)  # as precise as softmax in float32 is
+
+    attack = PGD(eps="8/255", steps=1, step_size="8/255", norm=norm, random_start=0)
+    made, exact = attack(logits, images, labels), attack(exact_logits, images, labels)
+    moved, meant = (made - images).flatten(1), (exact - images).flatten(1)
+    assert (F.cosine_similarity(moved, meant) > 0.99).all()
+    assert torch.allclose(moved.norm(dim=1), meant.norm(dim=1), rtol=0.01)
+
+
+def test_enlarging_a_gradient_keeps_its_direction():
+    rows = torch.tensor([[1e-38, -3e-39, 0], [0, 0, 0], [-1, 0.5, 1e-8], [300, 1e-3, 2], [6e30, 1, -3]])
+    made = _enlarged(rows)
+    assert made.isfinite().all()
+    assert torch.equal(made[1], rows[1])
+    factor = made[[0, 2, 3, 4], 0] / rows[[0, 2, 3, 4], 0]
+    assert torch.equal(torch.frexp(factor)[0], torch.full((4,), 0.5))  # powers of two
+    assert torch.equal(made[2:], rows[2:] * factor[1:, None])
+    assert ((made[2:].abs().amax(1) >= 256) & (made[2:].abs().amax(1) < 512)).all()
+
+
+def test_the_noise_is_even_on_both_sides_of_the_image():
+    noise = draw_start(torch.zeros(4, 3, 32, 32), eps=0.1, norm="linf", probability=1, per="image", generator=rng())
+    assert abs(float(noise.mean())) < 2e-3
+    assert noise.min() < -0.099
+    assert noise.max() > 0.099
+
+
+def test_a_gradient_that_is_no_number_moves_nothing():
+    """fp16 overflows: a NaN in an image would stay in the running statistics."""
+    gradient = torch.tensor([math.nan, math.inf, -math.inf, 2.0]).view(1, 1, 1, 4)
+    images = torch.full((1, 1, 1, 4), 0.5)
+    moved = take_step(images, gradient, step_size=0.1, norm="linf")
+    torch.testing.assert_close(moved.flatten(), torch.tensor([0.5, 0.6, 0.4, 0.6]))
+    assert take_step(images, gradient, step_size=0.1, norm="l2").isfinite().all()
+
+
 def test_a_tiny_gradient_still_has_a_direction_in_l2():
     gradient = torch.zeros(2, 3, 2, 2)
     gradient[0, 0, 0] = torch.tensor([3e-30, -4e-30])
@@ -150,7 +190,7 @@ def test_a_tiny_gradient_still_has_a_direction_in_l2():
 def plain_loop(logits, images, targets, start, *, eps, steps, step_size, norm, sign, loss):
     out = []
     for image, target, first in zip(images, targets, start, strict=True):
-        x = first.clamp(0, 1)
+        x = first
         for _ in range(steps):
             x = x.clone().requires_grad_()
             output = logits(x[None])[0]
@@ -194,10 +234,11 @@ def test_equals_the_plain_loop(net, attack, targets):
         sign, u = -1, draw_targets(len(images), device=images.device, generator=drawn)
         truth = wrong_labels(truth, u, num_classes=CLASSES, may_be_true=attack.target_may_be_true)
     assert torch.equal(generator.get_state(), drawn.get_state())
-    expected = plain_loop(net, images, truth, images + noise, eps=eps, steps=attack.steps, step_size=step_size,
+    start = (images + noise).clamp(0, 1) if attack.clamp_start else images + noise
+    expected = plain_loop(net, images, truth, start, eps=eps, steps=attack.steps, step_size=step_size,
                           norm=attack.norm, sign=sign, loss=attack.loss)  # fmt: skip
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5 if attack.norm == "l2" else 2e-7)
-    other = plain_loop(net, images, truth, images + noise, eps=eps, steps=attack.steps, step_size=step_size / 2,
+    other = plain_loop(net, images, truth, start, eps=eps, steps=attack.steps, step_size=step_size / 2,
                        norm=attack.norm, sign=sign, loss=attack.loss)  # fmt: skip
     assert (out - other).abs().max() > 1e-4  # the comparison sees a changed constant
 

@@ -4,6 +4,7 @@ from itertools import pairwise, permutations
 import pytest
 import reference
 import torch
+from networks import rng
 from torch import nn
 
 from debias.pipelines.cue_conflict import CueConflict, cue_conflict, derangement
@@ -12,15 +13,6 @@ from debias.style_transfer import Stylizer
 from debias.style_transfer.compact import Compact
 
 CLASSES = 7
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +30,6 @@ def stylizer():
 @pytest.fixture
 def conflict(stylizer):
     return CueConflict(stylizer, num_classes=CLASSES, generator=rng())
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(size=6, seed=0):

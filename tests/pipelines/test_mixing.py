@@ -1,14 +1,11 @@
 import pytest
 import reference
 import torch
+from networks import rng
 
 from debias.pipelines.mixing import CutMix, MixUp, cutmix, draw_box, draw_ratio, mixup
 
 CLASSES = 4
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(size=6, seed=0):

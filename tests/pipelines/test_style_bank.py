@@ -57,6 +57,15 @@ def test_draws_are_even_and_the_generators_own():
     assert torch.equal(bank.draw(4000)[0].mean, first.mean)
 
 
+def test_styles_of_another_size_are_refused():
+    bank = StyleBank(4)
+    bank.push(*styles(1, 2))
+    wider = Statistics(torch.ones(1, 5), torch.ones(1, 5))
+    with pytest.raises(ValueError, match="holds styles of 3 channels, these have 5: images of another size"):
+        bank.push(wider, torch.ones(1, 2))
+    assert held(bank) == {1, 2}
+
+
 def test_an_empty_bank_and_no_capacity_are_refused():
     with pytest.raises(ValueError, match=r"^the style bank is empty; push a batch first$"):
         StyleBank().draw(1)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import reference
 import torch
+from networks import rng
 from torch import Tensor, nn
 
 from debias.style_transfer.adain import adain, mean_std
@@ -20,15 +21,6 @@ from debias.style_transfer.vgg19 import Vgg19
 SMALL = FitSettings(
     steps=6, size=32, batch_size=4, style_images=2, lr=1e-3, style_weight=6.0, identity_weight=100.0, identity_images=2
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def seeded(make, seed=0):
@@ -84,10 +76,6 @@ def test_style_loss_equals_the_plain_loop():
 def test_style_loss_of_unrelated_images_is_about_two_for_each_kind_of_statistic():
     made, styles = ([mean_std(torch.randn(300, 20, 6, 6, generator=rng(seed)))] for seed in (0, 1))
     assert float(style_loss(made, styles, spread(styles))) == pytest.approx(4, rel=0.1)
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_content_loss_equals_the_plain_loop():

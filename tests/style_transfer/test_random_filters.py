@@ -1,11 +1,8 @@
 import reference
 import torch
+from networks import rng
 
 from debias.style_transfer.random_filters import SCALES, draw_filters, filter_responses
-
-
-def rng(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_responses_equal_the_plain_loop():

@@ -15,15 +15,6 @@ from debias.style_transfer.weights import save_fitted
 SIZES = [(1, 1), (7, 5), (64, 64), (158, 158), (1, 300)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def drawn(network):
     """Random weights whose images lie mostly in [0, 1]; a new `Compact`, the identity, would hide mistakes."""
     network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

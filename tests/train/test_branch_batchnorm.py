@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from networks import rand, scattered, seeded
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,15 +16,6 @@ from debias.train import branch_batchnorm as bb
 from debias.train.branch_batchnorm import branches, convert, reading, route, strip
 
 KINDS = ("adversarial", "stylized")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Small(nn.Module):
@@ -43,18 +35,8 @@ class Small(nn.Module):
         return self.fc(self.drop(self.bn2(self.block(x).mean((2, 3)))))
 
 
-def seeded(make, seed=0):
-    """A network whose norms are all different: statistics and weights of 1 and 0 would hide a mix-up."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = make()
-        for module in model.modules():
-            if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)):
-                for name, tensor in module.state_dict(keep_vars=True).items():
-                    if tensor.is_floating_point():
-                        low = 0.5 if name in ("weight", "running_var") else -0.1
-                        tensor.detach().uniform_(low, low + (1 if low > 0 else 0.2))
-    return model
+def drawn(make, seed=0):
+    return scattered(seeded(make, seed), seed)
 
 
 def separate(model, seed=1):
@@ -73,10 +55,6 @@ def branch_of(norm, name) -> Any:
 
 def slices_of(norm):
     return norm.route.slices
-
-
-def rand(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def same(a, b):
@@ -100,7 +78,7 @@ def snapshot(model):
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_slices_equal_independent_batchnorms(training, affine, momentum, layout):
-    plain = seeded(lambda: nn.BatchNorm2d(6, affine=affine, momentum=momentum)).train(training)
+    plain = drawn(lambda: nn.BatchNorm2d(6, affine=affine, momentum=momentum)).train(training)
     routed = separate(convert(copy.deepcopy(plain), KINDS))
     alone = {name: strip(copy.deepcopy(routed), name) for name in ("main", *KINDS)}
     assert all(type(norm) is nn.BatchNorm2d for norm in alone.values())
@@ -130,7 +108,7 @@ def test_slices_equal_independent_batchnorms(training, affine, momentum, layout)
 
 
 def test_a_branch_named_twice_takes_its_slices_in_turn():
-    routed = separate(convert(seeded(lambda: nn.BatchNorm2d(4)), ("adversarial",)))
+    routed = separate(convert(drawn(lambda: nn.BatchNorm2d(4)), ("adversarial",)))
     alone = strip(copy.deepcopy(routed), "adversarial")
     x = rand(9, 4, 3, 3)
     with route(routed, [("adversarial", 2), ("adversarial", 7)]):
@@ -153,7 +131,7 @@ def test_replicas_need_no_branch_beside_main():
 
 @pytest.mark.parametrize("slices", ["adversarial", [("adversarial", None)], [("adversarial", 4)]])
 def test_a_whole_batch_goes_to_one_branch_unsplit(slices, monkeypatch):
-    model = separate(convert(seeded(Small), KINDS)).eval()
+    model = separate(convert(drawn(Small), KINDS)).eval()
     expected = strip(copy.deepcopy(model), "adversarial")(rand(4, 3, 8, 8))
     monkeypatch.setattr(torch, "cat", None)
     monkeypatch.setattr(torch, "split", None)
@@ -193,7 +171,7 @@ def step(model, x, optimizer):
 
 
 def test_main_alone_trains_as_the_plain_network_and_strips_to_it():
-    plain = seeded(Small)
+    plain = drawn(Small)
     model = convert(copy.deepcopy(plain), KINDS)
     optimizers = [torch.optim.SGD(m.parameters(), 0.1, momentum=0.9, weight_decay=1e-3) for m in (plain, model)]
     for k in range(3):
@@ -208,12 +186,12 @@ def test_main_alone_trains_as_the_plain_network_and_strips_to_it():
 
 
 def test_state_dict_names_and_round_trip():
-    plain = seeded(Small)
+    plain = drawn(Small)
     model = separate(convert(copy.deepcopy(plain), KINDS))
     names = list(model.state_dict())
     assert [name for name in names if ".branches." not in name] == list(plain.state_dict())
     assert {"bn1.weight", "bn1.branches.stylized.weight", "block.1.branches.adversarial.running_var"} <= set(names)
-    other = convert(seeded(Small, seed=5), KINDS)
+    other = convert(drawn(Small, seed=5), KINDS)
     assert not same(other.state_dict(), model.state_dict())
     other.load_state_dict(model.state_dict())
     assert same(other.state_dict(), model.state_dict())
@@ -221,8 +199,8 @@ def test_state_dict_names_and_round_trip():
 
 @pytest.mark.parametrize("assign", [False, True])
 def test_a_plain_checkpoint_fills_every_branch(assign):
-    plain = seeded(Small)
-    model = separate(convert(seeded(Small, seed=5), KINDS))
+    plain = drawn(Small)
+    model = separate(convert(drawn(Small, seed=5), KINDS))
     saved = snapshot(plain)
     model.load_state_dict(saved, assign=assign)
     for branch in branches(model):
@@ -232,8 +210,8 @@ def test_a_plain_checkpoint_fills_every_branch(assign):
 
 
 def test_a_checkpoint_with_fewer_branches_fills_the_others_and_a_broken_one_does_not_load():
-    two = separate(convert(seeded(Small), ("adversarial",)))
-    three = convert(seeded(Small, seed=5), KINDS)
+    two = separate(convert(drawn(Small), ("adversarial",)))
+    three = convert(drawn(Small, seed=5), KINDS)
     three.load_state_dict(two.state_dict())
     assert same(
         strip(copy.deepcopy(three), "adversarial").state_dict(), strip(copy.deepcopy(two), "adversarial").state_dict()
@@ -243,11 +221,11 @@ def test_a_checkpoint_with_fewer_branches_fills_the_others_and_a_broken_one_does
     with pytest.raises(RuntimeError, match=r"bn1\.branches\.adversarial\.bias"):
         two.load_state_dict(broken)
     with pytest.raises(RuntimeError, match="Unexpected key"):
-        two.load_state_dict(convert(seeded(Small), KINDS).state_dict())
+        two.load_state_dict(convert(drawn(Small), KINDS).state_dict())
 
 
 def test_stripping_a_branch_leaves_earlier_state_dicts_alone():
-    model = separate(convert(seeded(Small), KINDS))
+    model = separate(convert(drawn(Small), KINDS))
     before, copied = model.state_dict(), snapshot(model)
     expected = {name: value for name, value in copied.items() if ".branches." not in name}
     expected |= {name.replace("branches.stylized.", ""): v for name, v in copied.items() if ".stylized." in name}
@@ -257,7 +235,7 @@ def test_stripping_a_branch_leaves_earlier_state_dicts_alone():
 
 
 def test_slices_of_a_network_equal_a_network_per_branch():
-    model = separate(convert(seeded(Small), KINDS)).eval()
+    model = separate(convert(drawn(Small), KINDS)).eval()
     x = rand(7, 3, 8, 8)
     with route(model, [("main", 1), ("stylized", 4), ("adversarial", 2)]):
         out = model(x)
@@ -273,7 +251,7 @@ def test_layer_and_group_norms_on_request():
 
     with pytest.raises(ValueError, match=r"no BatchNorm.*1 GroupNorm and 2 LayerNorm.*layer_norm=True"):
         convert(make(), KINDS)
-    model = separate(convert(seeded(make), KINDS, layer_norm=True))
+    model = separate(convert(drawn(make), KINDS, layer_norm=True))
     assert "4.weight" not in model.state_dict()
     assert type(model[4]) is nn.LayerNorm
     x = rand(5, 3, 4, 4)
@@ -327,7 +305,7 @@ PER_SAMPLE = {"convnext_tiny", "timm-resnetv2_50d_gn-GroupNormAct"}
 
 @pytest.mark.parametrize("make", ARCHITECTURES)
 def test_eval_output_is_bit_equal_before_and_after(make, request):
-    model = seeded(make).eval()
+    model = drawn(make).eval()
     layer_norm = request.node.callspec.id in PER_SAMPLE
     kinds = (nn.LayerNorm, nn.GroupNorm) if layer_norm else nn.modules.batchnorm._BatchNorm
     norms = sum(isinstance(m, kinds) for m in model.modules())
@@ -378,7 +356,7 @@ def test_the_norms_that_all_branches_share_are_counted():
 
 def test_activation_inside_the_norm_runs_for_every_slice_in_training():
     norm_act = pytest.importorskip("timm.layers.norm_act", reason="timm is not installed")
-    routed = separate(convert(seeded(lambda: norm_act.BatchNormAct2d(4)), ("stylized",)))
+    routed = separate(convert(drawn(lambda: norm_act.BatchNormAct2d(4)), ("stylized",)))
     assert type(routed.branches["stylized"]) is nn.BatchNorm2d
     alone = {name: strip(copy.deepcopy(routed), name) for name in branches(routed)}
     assert all(type(norm) is norm_act.BatchNormAct2d for norm in alone.values())
@@ -518,7 +496,7 @@ def test_reading_restores_each_training_flag():
 
 
 def test_a_deep_copy_has_one_route_of_its_own():
-    model = separate(convert(seeded(Small), KINDS)).eval()
+    model = separate(convert(drawn(Small), KINDS)).eval()
     with route(model, "stylized"):
         copied = copy.deepcopy(model)
         average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
@@ -536,7 +514,7 @@ def test_a_deep_copy_has_one_route_of_its_own():
 
 
 def test_pickle():
-    model = separate(convert(seeded(Small), KINDS)).eval()
+    model = separate(convert(drawn(Small), KINDS)).eval()
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     buffer.seek(0)
@@ -564,7 +542,7 @@ def test_branches_that_read_nothing_get_no_gradient():
 
 
 def test_reading_for_an_attack_leaves_the_network_as_it_was():
-    model = separate(convert(seeded(Small), KINDS)).train()
+    model = separate(convert(drawn(Small), KINDS)).train()
     with route(model, [("main", 2), ("adversarial", 3)]):
         model(rand(5, 3, 8, 8)).sum().backward()
     state, gradients = snapshot(model), [None if p.grad is None else p.grad.clone() for p in model.parameters()]
@@ -588,7 +566,7 @@ def test_reading_for_an_attack_leaves_the_network_as_it_was():
 @pytest.mark.parametrize("training", [False, True])
 def test_compiles_in_one_graph(training):
     torch._dynamo.reset()
-    model = separate(convert(seeded(Small), KINDS)).train(training)
+    model = separate(convert(drawn(Small), KINDS)).train(training)
     model.drop.p = 0.0
     reference = copy.deepcopy(model)
     with warnings.catch_warnings():
@@ -613,7 +591,7 @@ class Step(nn.Module):
 
 def test_compiles_with_the_route_inside():
     torch._dynamo.reset()
-    model = separate(convert(seeded(Small), KINDS)).eval()
+    model = separate(convert(drawn(Small), KINDS)).eval()
     clean, adversarial = rand(2, 3, 8, 8), rand(3, 3, 8, 8)
     expected = Step(model)(clean, adversarial)
     with warnings.catch_warnings():
@@ -624,7 +602,7 @@ def test_compiles_with_the_route_inside():
 
 
 def test_backward_of_checkpointed_blocks_inside_the_route():
-    model = separate(convert(seeded(Small), KINDS)).eval()
+    model = separate(convert(drawn(Small), KINDS)).eval()
     expected = copy.deepcopy(model)
     x = rand(4, 3, 8, 8)
     with route(model, [("main", 1), ("stylized", 3)]), route(expected, [("main", 1), ("stylized", 3)]):

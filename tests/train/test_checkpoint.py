@@ -9,13 +9,12 @@ import os
 import pathlib
 import re
 import signal
-import sys
 import time
-import warnings
 
 import numpy as np
 import pytest
 import torch
+from killing import fork, killed_before
 
 from debias.train import checkpoint
 from debias.train.checkpoint import Checkpoints
@@ -255,38 +254,6 @@ def test_the_bytes_are_hashed_once_and_not_read_again(tmp_path, monkeypatch):
 
 
 # --- kills ----------------------------------------------------------------------------------------------------------
-
-
-EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.scandir")  # as Python's audit hooks name them
-
-
-def fork(work):
-    """Do `work` in another process, which ends with it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads of this process, which the work does not need
-        child = os.fork()
-    if child == 0:
-        failed = 1
-        try:
-            work()
-            failed = 0
-        finally:
-            os._exit(failed)
-    return child
-
-
-def killed_before(number, folder, work):
-    """Whether SIGKILL ended a process that does `work` before the `number`-th thing it does to files in `folder`."""
-    moments = itertools.count(1)
-
-    def hook(event, arguments):
-        ours = event in EVENTS and str(folder) in str(arguments[0])
-        if ours and next(moments) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    status = os.waitpid(fork(lambda: (sys.addaudithook(hook), work())), 0)[1]
-    assert status in (0, signal.SIGKILL)
-    return status == signal.SIGKILL
 
 
 def found(folder):

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -216,13 +215,10 @@ Alone = dict[str, dict[str, Tensor]]
 
 
 @pytest.fixture(scope="module")
-def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Alone]]:
+def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Alone]:
     """What one process with two replicas left, and the states of its networks."""
     out = tmp_path_factory.mktemp("alone")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield out, {name: trained(name, case, inputs, out, World()) for name, case in CASES.items()}
-    torch.set_num_threads(threads)
+    return out, {name: trained(name, case, inputs, out, World()) for name, case in CASES.items()}
 
 
 def state_of(both: Path, name: str, rank: int) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+from networks import Small, seeded
 from torch import nn
 
 from debias.train.branch_batchnorm import convert, route
@@ -12,26 +13,19 @@ from debias.train.ema import Ema
 BRANCHES = ("adversarial", "stylized")
 
 
-class Small(nn.Module):
+class Buffered(Small):
     """Parameters in a layout of their own, norms, a buffer that no state dict keeps, one that is not averaged."""
 
     table: torch.Tensor
 
     def __init__(self):
         super().__init__()
-        self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4, 5)
         self.register_buffer("table", torch.ones(3), persistent=False)
         self.register_buffer("seen", torch.tensor([True, False]))
 
-    def forward(self, x):
-        return self.fc(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
-
 
 def network(seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return convert(Small(), BRANCHES).to(memory_format=torch.channels_last)
+    return convert(seeded(Buffered, seed), BRANCHES).to(memory_format=torch.channels_last)
 
 
 def tensors(model) -> dict[str, torch.Tensor]:
@@ -167,7 +161,7 @@ def test_a_resumed_average_goes_on_bit_for_bit():
 
 
 def test_another_network_is_refused_before_anything_changes():
-    model, other = network(), convert(Small(), BRANCHES[:1])
+    model, other = network(), convert(Buffered(), BRANCHES[:1])
     ema = Ema(model, 0.9)
     before = {name: tensor.clone() for name, tensor in ema.average.items()}
     train(model, 0)

@@ -30,9 +30,7 @@ from debias.train.step import ViewStatistics
 from debias.train.task import Classification
 from debias.train.training import StepSettings
 
-from .test_training import CLASSES, FP32, SIZE, chosen, net, one_thread, same
-
-__all__ = ["one_thread"]  # a fixture
+from .test_training import CLASSES, FP32, SIZE, chosen, net, same
 
 EPOCHS, EPOCH_STEPS, IMAGES = 2, 3, 13  # batches of 4: each epoch leaves one image out
 STEPS = EPOCHS * EPOCH_STEPS
@@ -312,6 +310,14 @@ def test_other_images_are_refused(data, tmp_path):
         once.fit(task=Signalling(1))
     with pytest.raises(ValueError, match=r"^cannot resume: --batch-size was 4, now 2"):
         replace(once, batch_size=2).fit()
+
+
+def test_on_a_cpu_freed_memory_is_kept(data, tmp_path, monkeypatch):
+    calls: list[bool] = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: calls.append(True))
+    with pytest.raises(Interrupted):
+        Setting(data, tmp_path).fit(task=Signalling(1))
+    assert calls == [True]
 
 
 def test_the_number_of_threads_stays_that_of_the_beginning(data, tmp_path):

@@ -8,6 +8,7 @@ import urllib.error
 import pytest
 import torch
 import torchvision
+from networks import rand
 from torch import nn
 from torchvision.transforms.functional import normalize
 
@@ -55,15 +56,6 @@ odd.spec = "224 pixels"
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def own_module(tmp_path, monkeypatch):
     """Write a module of the user's and return its name; it is gone after the test."""
@@ -101,10 +93,6 @@ def drawn(name, classes=7, seed=0, **settings):
 
 def same(ours, theirs):
     return list(ours) == list(theirs) and all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-def rand(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def refused(call, *args):

@@ -10,6 +10,7 @@ import pytest
 import stylizers
 import torch
 import torchvision
+from networks import rand, scattered, seeded
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ from debias.style_transfer import Stylizer
 from debias.train import objectives as package
 from debias.train.branch_batchnorm import convert
 from debias.train.objectives import OBJECTIVES, Clean, objective
-from debias.train.objectives.debiased import Resize, authors_size, resized
+from debias.train.objectives.debiased import Debiased, Resize, authors_size, resized
 from debias.train.step import run_step
 from debias.train.views_forward import Branched
 
@@ -33,33 +34,17 @@ EVERY = (*OBJECTIVES, *SUMS, "vanilla+advprop", "advprop+fast-debiased")
 STYLED = tuple(name for name in EVERY if "biased" in name)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def stylizer():
     return Stylizer(stylizers.network().eval().requires_grad_(False))
 
 
-def rand(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def network(branches=("adversarial", "autoaugment", "stylized")):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    def made():
         layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1), nn.AdaptiveAvgPool2d(2)]
-        model = convert(nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, CLASSES)), branches)
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            if "branches" in name and tensor.is_floating_point():
-                tensor.detach().add_(torch.rand(tensor.shape))
-    return Branched(model.train())
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, CLASSES))
+
+    return Branched(scattered(convert(seeded(made), branches)))
 
 
 def batch(size=10, seed=0):
@@ -359,6 +344,12 @@ def test_the_papers_split_of_320_images():
     assert [view.weight for view in found.values()] == pytest.approx([0.8, 0.1, 0.1])
 
 
+def test_a_share_is_not_lost_to_rounding():
+    for share, count in ((0.29, 29), (0.57, 57), (0.295, 29)):  # 0.29 * 100 is 28.999...
+        found = views(objective("fast-advprop", adversarial_share=share), batch(100))
+        assert len(found["adversarial"].images) == count
+
+
 def test_a_slice_of_one_image_stays_with_main(stylizer):
     for name in ("fast-advprop", "fast-debiased"):
         assert list(views(make(name, stylizer), batch(9))) == ["main"]
@@ -386,6 +377,8 @@ def test_the_authors_sizes():
     ]
     assert resnext == [200, 200, 200, 224]
     assert authors_size(64, step=0, epoch=0, lr_stages=stages, smallest=112) == 64
+    assert (Debiased.smallest_size, Debiased.resize) == (112, "bilinear")
+    assert Debiased.authors_code["resize"] == "nearest"
 
 
 @pytest.mark.parametrize("branches", ["separate", "shared"])
@@ -405,6 +398,9 @@ def test_resizing_keeps_a_plain_colour_and_the_same_size_the_images():
     for mode in modes:
         torch.testing.assert_close(resized(grey, (8, 6), mode), torch.full((2, 3, 8, 6), 0.25))
     assert resized(grey, (12, 12), "nearest") is grey
+    stripes = torch.arange(12.0).remainder(2).expand(1, 3, 12, 12)
+    assert (resized(stripes, (4, 4), "bilinear") - 0.5).abs().max() < 0.2  # smoothed before they are made smaller
+    assert set(resized(stripes, (4, 4), "nearest").flatten().tolist()) == {0, 1}
 
 
 def test_copies_made_before_take_the_place_of_the_stylizer():
@@ -466,7 +462,7 @@ def test_a_setting_goes_before_the_variant_and_the_variant_before_the_default():
         return objective("advprop", **settings).parts[0].attack  # type: ignore[attr-defined, no-any-return]
 
     assert attack() == PGD()
-    authors = PGD(targeted=True, target_may_be_true=True, random_start=0.4207, start_per="batch")
+    authors = PGD(targeted=True, target_may_be_true=True, random_start=0.4207, start_per="batch", clamp_start=False)
     assert attack(variant="authors-code") == authors
     assert attack(variant="authors-code", attack_targeted=False) == replace(authors, targeted=False)
     assert attack(variant="authors-code", attack=PGD("1/255")) == replace(authors, eps="1/255")
@@ -495,6 +491,7 @@ def test_a_setting_goes_before_the_variant_and_the_variant_before_the_default():
         ("fine-grained-advprop", {"attack_on": "both"}, "attack_on must be clean or autoaugment"),
         ("debiased", {"shape_weight": 1.2}, r"shape_weight must lie in \[0, 1\]"),
         ("debiased", {"size_schedule": "authors"}, "give lr_stages"),
+        ("debiased", {"size_schedule": "authors", "lr_stages": (0, 9), "bank": StyleBank()}, "leave one of them out"),
         ("debiased", {"size_schedule": "mine"}, "size_schedule must be"),
         ("debiased", {"resize": "bicubic"}, "resize must be"),
         ("vanilla", {"loss": "median"}, "loss must be mean or sum"),

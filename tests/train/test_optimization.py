@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from networks import Small, seeded
 from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, SequentialLR
@@ -53,20 +54,8 @@ def walk(make, settings, steps) -> list[float]:
     return seen
 
 
-class Small(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4, 5)
-
-    def forward(self, x):
-        return self.fc(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
-
-
 def small(seed=0, *, layout=torch.contiguous_format):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return convert(Small(), ("adversarial", "stylized")).to(memory_format=layout)
+    return convert(seeded(Small, seed), ("adversarial", "stylized")).to(memory_format=layout)
 
 
 def give_gradients(model, seed):

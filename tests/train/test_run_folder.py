@@ -2,12 +2,10 @@
 
 import itertools
 import os
-import signal
-import sys
-import warnings
 from pathlib import Path
 
 import pytest
+from killing import killed_before
 
 from debias.train.run_folder import RunFolder, read_settings
 
@@ -222,34 +220,6 @@ def test_no_resume_removes_nothing_else(tmp_path):
         (tmp_path / name).write_text("mine")
     assert begin(tmp_path, resume=False) == "new"
     assert sorted(files(tmp_path)) == sorted([*others, "settings.json"])
-
-
-EVENTS = ("open", "os.rename", "os.remove", "os.rmdir")  # as Python's audit hooks name them
-
-
-def killed_before(number, folder, work):
-    """Whether SIGKILL ended a process that does `work` before the `number`-th thing it does to files in `folder`."""
-    moments = itertools.count(1)
-
-    def hook(event, arguments):
-        ours = event in EVENTS and str(folder) in str(arguments[0])
-        if ours and next(moments) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads of this process, which the work does not need
-        child = os.fork()
-    if child == 0:
-        failed = 1
-        try:
-            sys.addaudithook(hook)
-            work()
-            failed = 0
-        finally:
-            os._exit(failed)
-    status = os.waitpid(child, 0)[1]
-    assert status in (0, signal.SIGKILL)
-    return status == signal.SIGKILL
 
 
 def told(folder, **changes):

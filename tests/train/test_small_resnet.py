@@ -8,10 +8,6 @@ from debias.train.branch_batchnorm import branches, convert, strip
 from debias.train.models import ModelSettings, create
 from debias.train.small_resnet import SmallResNet, small_resnet, spec
 
-from .test_training import one_thread
-
-__all__ = ["one_thread"]  # a fixture
-
 
 def made(classes=16, seed=0):
     with torch.random.fork_rng(devices=[]):

@@ -10,12 +10,13 @@ import pytest
 import reference
 import stylizers
 import torch
+from networks import rand, scattered, seeded
 from torch import nn
 from torch.nn import functional as F
 
 from debias.pipelines.cue_conflict import derangement
 from debias.pipelines.draws import BatchDraws
-from debias.pipelines.mixing import draw_ratio
+from debias.pipelines.mixing import draw_box, draw_ratio
 from debias.style_transfer import Stylizer
 from debias.train.branch_batchnorm import BranchNorm, convert
 from debias.train.objectives import OBJECTIVES, Clean, objective
@@ -31,16 +32,7 @@ SEEDS = [BatchDraws(0, 1, step) for step in (0, 1, 2)]
 BRANCHES = ("adversarial", "autoaugment", "stylized")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-class Small(nn.Module):
+class TwoDeep(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
@@ -52,21 +44,11 @@ class Small(nn.Module):
         return self.fc(F.relu(self.bn2(self.conv2(x))).mean((2, 3)))
 
 
-def rand(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def network(branches=BRANCHES, seed=0):
     """A converted network in training mode, whose branches all differ: an attack through another one is another."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = convert(Small(), branches)
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            if "bn" in name and tensor.is_floating_point():
-                low = 0.3 if name.endswith(("weight", "running_var")) else -0.4
-                tensor.detach().uniform_(low, low + 0.8)
-        model.fc.weight.detach().mul_(4)
-    return model.train()
+    model = scattered(convert(seeded(TwoDeep, seed), branches), seed)
+    model.fc.weight.detach().mul_(4)
+    return model
 
 
 def plain(model) -> reference.Network:
@@ -111,6 +93,7 @@ class Truth:
     clamp: bool = True
     begins_clamped: bool = True
     side: int = SIZE
+    noise_weight: float = 0.5
 
 
 AUTHORS = Truth(probability=0.4207, coins=1, aimed=True, clamp=False, begins_clamped=False)
@@ -140,6 +123,8 @@ class Reference:
         truth, generator = self.truth, self.draws.generator(purpose)
         begin = reference.starts(self.images, truth.eps, truth.probability, truth.coins, generator)
         aim = reference.aims(self.targets, 0, generator) if truth.aimed else None
+        if truth.begins_clamped:
+            begin = [image.clamp(0, 1) for image in begin]
         return reference.attack(
             self.net, self.images, self.targets, begin, aim, branch, truth.eps, truth.steps, 1 / 255
         )
@@ -203,7 +188,7 @@ class Reference:
                 begin = [image.clamp(0, 1) for image in begin]
             noisy = (*parts[1], begin)
         conflicts = self.conflicts(*parts[2]) if stylized else None
-        return reference.fast_step(self.net, parts[0], noisy, conflicts, eps, 1 / 255, 0.5)
+        return reference.fast_step(self.net, parts[0], noisy, conflicts, eps, 1 / 255, truth.noise_weight)
 
     def fast_advprop(self):
         return self.fast(2, 0)
@@ -348,7 +333,7 @@ WRONG_AUTHORS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "attack_random_start": (0.8, (*ATTACKS, "fast-advprop")),
     "attack_start_per": ("image", (*ATTACKS, "fast-advprop")),
     "attack_target_may_be_true": (False, ATTACKS),
-    "clamp_noise": (True, ("fast-advprop", "fast-advprop+fast-debiased")),
+    "attack_clamp_start": (True, (*ATTACKS, "fast-advprop", "fast-advprop+fast-debiased")),
     "clamp_stylized": (True, ("debiased", "fast-debiased", "advprop+debiased")),
 }
 
@@ -363,15 +348,37 @@ def test_a_wrong_constant_of_the_authors_is_seen(wrong, name, stylizer):
 
 @pytest.mark.parametrize("name", ["advprop", "fine-grained-advprop", "advprop+debiased"])
 def test_an_attack_through_main_is_seen(name, stylizer, monkeypatch):
-    read = Branched.reading
-    monkeypatch.setattr(Branched, "reading", lambda self, branch: read(self, "main"))
+    read = Branched.attacked
+    monkeypatch.setattr(Branched, "attacked", lambda self, branch: read(self, "main"))
     assert distance(name, stylizer, truth=Truth()) > SEEN
 
 
 @pytest.mark.parametrize("name", [name for name in REFERENCES if "adv" in name and "fast" not in name])
 def test_an_attack_in_training_mode_is_seen(name, stylizer, monkeypatch):
     monkeypatch.setattr("debias.train.branch_batchnorm.eval_mode", lambda model: torch.enable_grad())
+    monkeypatch.setattr("debias.train.attacked_network.find_pairs", lambda model: [])  # folded, there is no other mode
     assert distance(name, stylizer, truth=Truth()) > SEEN
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_smoothed_labels_are_labels(name, stylizer):
+    """The loss, and what an attack climbs: a step with smoothing is the step on labels that came smoothed."""
+    clean = batch()
+    smoothed = replace(clean, targets=0.9 * clean.targets + 0.1 / CLASSES)
+    results = []
+    for own, smoothing in ((clean, 0.1), (smoothed, 0.0)):
+        model = network()
+        chosen = objective(name, **settings_for(name, stylizer, label_smoothing=smoothing))
+        result = run_step(Branched(model), chosen, own, SEEDS[0])
+        results.append([result.loss, *(value.grad for value in model.parameters() if value.grad is not None)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_noise_and_adversarial_copy_have_the_weights_they_are_given(stylizer):
+    truth = replace(Truth(), noise_weight=0.3)
+    assert distance("fast-advprop", stylizer, truth=truth, noise_weight=0.3) < TOLERANCE
+    assert distance("fast-advprop", stylizer, truth=truth, noise_weight=0.7) > SEEN
 
 
 # --- one forward ----------------------------------------------------------------------------------------------------
@@ -484,8 +491,8 @@ def test_a_replicas_draws_are_those_of_the_process_it_stands_for():
 def test_a_batch_that_cannot_be_cut_evenly_is_refused():
     with pytest.raises(ValueError, match="a batch of 10 cannot be cut into 3 replicas"):
         run_step(Branched(network()), objective("vanilla"), batch(), SEEDS[0], replicas=3)
-    with pytest.raises(TypeError, match="takes a Branched or DDP around one, got Small"):
-        run_step(Small(), objective("vanilla"), batch(), SEEDS[0])
+    with pytest.raises(TypeError, match="takes a Branched or DDP around one, got TwoDeep"):
+        run_step(TwoDeep(), objective("vanilla"), batch(), SEEDS[0])
 
 
 @pytest.fixture
@@ -497,17 +504,21 @@ def process_group(tmp_path):
 
 @pytest.mark.parametrize("by_view", [False, True])
 @pytest.mark.parametrize("name", ["advprop+debiased", "fast-advprop+fast-debiased"])
-def test_ddp_wraps_the_one_forward(name, by_view, stylizer, process_group):
+def test_ddp_wraps_the_one_forward(name, by_view, stylizer, process_group, monkeypatch):
     """Stages before the last one exchange nothing, and DDP finds every gradient all the same."""
     chosen = objective(name, **settings_for(name, stylizer))
     model, other = network(chosen.norm_branches), network(chosen.norm_branches)
     assert chosen.stage_count == (2 if "fast-advprop" in name else 1)
     staged = by_view or chosen.stage_count > 1
     wrapped = nn.parallel.DistributedDataParallel(Branched(model), find_unused_parameters=staged)
+    pauses: list[object] = []
+    no_sync = wrapped.no_sync
+    monkeypatch.setattr(wrapped, "no_sync", lambda: pauses.append(wrapped) or no_sync())
     for draws in SEEDS:
         for forward, own in ((wrapped, model), (Branched(other), other)):
             own.zero_grad()
-            run_step(forward, chosen, batch(), draws, by_view=by_view)
+            result = run_step(forward, chosen, batch(), draws, by_view=by_view)
+    assert len(pauses) == len(SEEDS) * ((len(result.views) if by_view else chosen.stage_count) - 1)
     for value, expected_value in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(value.grad, expected_value.grad)
     for buffer, expected_buffer in zip(model.buffers(), other.buffers(), strict=True):
@@ -591,6 +602,24 @@ def test_balanced_branches_have_the_gradient_of_their_own_mean():
     assert all(isinstance(norm, BranchNorm) for norm in (model.bn1, model.bn2))
 
 
+@pytest.mark.parametrize("loss", ["mean", "sum"])
+def test_balanced_branches_keep_the_scale_of_the_shared_weights(loss, stylizer):
+    """Beside a view of the whole batch: a branch has the mean of its own view, times what all weights come to."""
+    total = 2.0 if loss == "sum" else 1.0
+    settings = {"stylizer": stylizer, "attack_eps": 0, "stylized_share": 0.4, "loss": loss}
+    chosen = objective("advprop+fast-debiased", **settings)
+    model = network()
+    run_step(Branched(model), chosen, batch(), SEEDS[0])
+    for view in next(chosen.stages(batch(), Branched(network()), SEEDS[0])).views:
+        alone = network()
+        (logits,) = Branched(alone)([view.images], [view.branch])
+        (total * F.cross_entropy(logits, view.targets)).backward()
+        for norm, own in ((model.bn1, alone.bn1), (model.bn2, alone.bn2)):
+            one, other = (each if view.branch == "main" else each.branches[view.branch] for each in (norm, own))
+            torch.testing.assert_close(one.weight.grad, other.weight.grad, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(one.bias.grad, other.bias.grad, atol=1e-6, rtol=1e-5)
+
+
 # --- what comes back ------------------------------------------------------------------------------------------------
 
 
@@ -627,17 +656,22 @@ def test_soft_cross_entropy_of_one_hot_targets_is_cross_entropy():
     logits, labels = rand(6, CLASSES), torch.arange(6) % CLASSES
     expected = F.cross_entropy(logits, labels, reduction="none")
     torch.testing.assert_close(soft_cross_entropy(logits, F.one_hot(labels, CLASSES).float()), expected)
-    assert soft_cross_entropy(logits.bfloat16(), F.one_hot(labels, CLASSES).float()).dtype == torch.float32
+    half, targets = logits.bfloat16(), F.one_hot(labels, CLASSES).float()
+    assert torch.equal(soft_cross_entropy(half, targets), soft_cross_entropy(half.float(), targets))
 
 
-def test_mixup_changes_main_as_the_reference_does():
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_mixing_changes_main_as_the_reference_does(mixing):
     model, clean, draws = network(), batch(), SEEDS[0]
     net = plain(model)
-    result = run_step(Branched(model), objective("vanilla", mixup=0.4), clean, draws)
+    settings: dict[str, Any] = {mixing: 0.4}
+    result = run_step(Branched(model), objective("vanilla", **settings), clean, draws)
     generator = draws.generator("mixing")
     ratio = draw_ratio(0.4, generator)
+    box = draw_box(SIZE, SIZE, 1 - ratio, generator) if mixing == "cutmix" else None
     partners = torch.randperm(BATCH, generator=generator).tolist()
-    images, targets = reference.mixup(clean.images.double(), clean.targets.double(), partners, ratio)
+    whole = clean.images.double(), clean.targets.double(), partners
+    images, targets = reference.cutmix(*whole, box) if box else reference.mixup(*whole, ratio)
     loss = reference.join([(1.0, reference.losses(net, list(images), list(targets)))], "mean")
     loss.backward()
     assert abs(float(loss.detach()) - float(result.loss)) < TOLERANCE

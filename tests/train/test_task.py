@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from networks import scattered
 from torch.nn import functional as F
 
 from debias.pipelines.loading.loader import Batch
@@ -13,21 +14,14 @@ from debias.train.branch_batchnorm import convert, strip
 from debias.train.task import Classification
 from debias.train.views_forward import Branched
 
-from .test_training import CLASSES, batch, net, one_thread
-
-__all__ = ["one_thread"]  # a fixture
+from .test_training import CLASSES, batch, net
 
 TASK = Classification(CLASSES)
 
 
 def network(drop=0.5, dtype=None):
     """Both branches differ from one another and from a fresh norm; a part of it was put into eval mode for good."""
-    model = convert(net(drop=drop), ("stylized",)).train()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(5)
-        for name, value in model.state_dict(keep_vars=True).items():
-            if "norm" in name and value.is_floating_point():
-                value.uniform_(0.5, 1.5)
+    model = scattered(convert(net(drop=drop), ("stylized",)))
     model.depth.eval()
     return Branched(model, dtype)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import stylizers
 import torch
+from networks import seeded
 from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
@@ -29,15 +30,6 @@ PLAIN = Optimization(lr=0.1, momentum=0.9, weight_decay=1e-3)
 FP32 = StepSettings(precision="fp32")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Net(nn.Module):
     """Two convolutions, norms of a kind, and if asked dropout and stochastic depth."""
 
@@ -55,9 +47,7 @@ class Net(nn.Module):
 
 
 def net(norm=nn.BatchNorm2d, drop=0.0, seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Net(norm, drop)
+    return seeded(lambda: Net(norm, drop), seed)
 
 
 def batch(seed=0, count=BATCH):

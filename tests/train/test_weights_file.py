@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from networks import rand
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -27,15 +28,6 @@ SMALL = "shufflenet_v2_x0_5"
 KINDS = ("adversarial", "stylized")
 SPEC = InputSpec(48, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.75, "bicubic")
 CARD = Card(SMALL, ("tench", "église", 'a "b"', "4"), SPEC, "advprop+debiased", KINDS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors on busy cores: threads would spend the time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def moved(network, seed=1):
@@ -60,10 +52,6 @@ def same(ours, theirs):
     return ours.keys() == theirs.keys() and all(
         torch.equal(ours[key], theirs[key]) and ours[key].dtype == theirs[key].dtype for key in ours
     )
-
-
-def rand(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def refused(call, *args, **kwargs):

@@ -20,12 +20,13 @@ from .parts import Clean, Part, Stage, Step, check_weight
 __all__ = ["AdvProp", "Adversarial", "FineGrainedAdvProp"]
 
 # The public code aims at a random class, which may be the true one, and starts from noise on a normal draw above 0.2,
-# once per replica; its single step begins at the noise.
+# once per replica; its single step begins at the noise, clamped or not.
 _AUTHORS_ATTACK = {
     "attack_targeted": True,
     "attack_target_may_be_true": True,
     "attack_random_start": 0.4207,
     "attack_start_per": "batch",
+    "attack_clamp_start": False,
 }
 
 

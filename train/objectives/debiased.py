@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
 
-from debias.pipelines.cue_conflict import Alpha, CueConflict, ShapeWeight
+from debias.pipelines.cue_conflict import Alpha, CueConflict, ShapeWeight, check_shares
 from debias.pipelines.labels import blend_targets
 from debias.pipelines.style_bank import StyleBank
 from debias.pipelines.view import Targets, View
@@ -73,9 +73,7 @@ class Debiased(Part):
 
     def __post_init__(self) -> None:
         check_weight("stylized_weight", self.stylized_weight)
-        for name in ("alpha", "shape_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        check_shares(self, "alpha", "shape_weight")
         if self.size_schedule not in ("full", "authors"):
             raise ValueError(f"size_schedule must be full or authors, got {self.size_schedule!r}")
         if self.resize not in ("bilinear", "nearest"):
@@ -83,6 +81,10 @@ class Debiased(Part):
         if self.size_schedule == "authors" and len(self.lr_stages) < 2:
             raise ValueError(
                 "size_schedule authors follows the learning rate: give lr_stages, (0, 30, 60, 90, 100) say"
+            )
+        if self.size_schedule == "authors" and self.bank is not None:
+            raise ValueError(
+                "a bank lends styles of images of one size, size_schedule authors has several: leave one of them out"
             )
 
     def stages(self, clean: Clean, step: Step) -> Iterator[Stage]:

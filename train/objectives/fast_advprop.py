@@ -38,12 +38,11 @@ class FastAdvProp(Part):
     attack: PGD = field(default_factory=lambda: PGD(eps="1/255", steps=1, step_size="1/255"))
     adversarial_share: Annotated[float, "share of the batch that is attacked, and not trained on clean"] = 0.2
     noise_weight: Annotated[float, "share of an attacked image's weight that its noise copy has"] = 0.5
-    clamp_noise: Annotated[bool, "keep the noise copies within [0, 1]"] = True
     balance: Annotated[bool, "average the gradient of each BatchNorm branch over the images that it read"] = True
     branches: ClassVar = ("adversarial",)
     stage_count: ClassVar = 2
     # The coin is a normal draw above 0.2, once per replica.
-    authors_code: ClassVar = {"attack_random_start": 0.4207, "attack_start_per": "batch", "clamp_noise": False}
+    authors_code: ClassVar = {"attack_random_start": 0.4207, "attack_start_per": "batch", "attack_clamp_start": False}
 
     def __post_init__(self) -> None:
         check_share("adversarial_share", self.adversarial_share)
@@ -83,10 +82,8 @@ class FastAdvProp(Part):
             generator=step.draws.generator("fast-advprop: noise", images.device),
         )
         moved = images + noise
-        return project(moved, images, eps=eps, norm=self.attack.norm) if self.clamp_noise else moved
+        return project(moved, images, eps=eps, norm=self.attack.norm) if self.attack.clamp_start else moved
 
     def _moved(self, noise: Images, gradient: Tensor, images: Images) -> Images:
-        # An overflow of fp16 skips the optimizer's step, but a NaN here would stay in the running statistics.
-        finite = gradient.nan_to_num()
-        moved = take_step(noise, finite, step_size=pixels(self.attack.step_size), norm=self.attack.norm)
+        moved = take_step(noise, gradient, step_size=pixels(self.attack.step_size), norm=self.attack.norm)
         return project(moved, images, eps=pixels(self.attack.eps), norm=self.attack.norm)

@@ -74,7 +74,7 @@ class Step:
         Xie et al., CVPR 2020, Algorithm 1: the attack reads the BatchNorm that its images will train. The network is
         left as it was.
         """
-        with self.network.reading(MAIN if self.shared else branch) as logits:
+        with self.network.attacked(MAIN if self.shared else branch) as logits:
             return attack(logits, images, targets, self.draws.generator(purpose, images.device))
 
 
