@@ -23,7 +23,7 @@ from debias.style_transfer.files import atomic_file, cache_folder
 from .listing import NOT_A_FILE, Listing
 from .pixels import MAX_BYTES, BadImageError, Facts, decode, inspect, reencode
 
-VERSION = 2  # of the verdicts: raise it when `pixels` judges or measures otherwise
+VERSION = 3  # of the verdicts: raise it when `pixels` judges or measures otherwise
 SHOWN = 10
 
 

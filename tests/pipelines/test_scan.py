@@ -65,6 +65,13 @@ def test_reason_is_readable(name: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 257), (257, 1), (2, 513), (1, 1_000_000)])
+def test_an_image_of_one_long_line_is_refused(height: int, width: int) -> None:
+    with pytest.raises(BadImageError, match=f"^{width}x{height} pixels, over 256 times as long as wide; crop it$"):
+        inspect(png(height, width, 1, 0, b""))
+    assert inspect(encoded(picture(2, 512), "PNG")).width == 512
+
+
 @pytest.mark.filterwarnings("error")
 def test_twenty_bad_files_are_each_named_once_and_change_nothing_else(photo_folder: Path) -> None:
     clean = scan(list_images(photo_folder))
