@@ -73,17 +73,36 @@ def folder_lock(folder: Path) -> Iterator[None]:
         file.close()
 
 
-def _locked(path: Path) -> TextIO:
+@contextlib.contextmanager
+def waiting_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock file `path`, waiting while another process or thread has it; False where there is none to have.
+
+    That is on Windows, on a network disk without locks, and where `path` cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(_locked(path, wait=True))
+            held.callback(path.unlink, missing_ok=True)  # before it is closed
+        except OSError:
+            file = None
+        yield file is not None and fcntl is not None
+
+
+def _locked(path: Path, *, wait: bool = False) -> TextIO:
     while True:
         file = path.open("a+")
         try:
             if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             file.close()
             raise ValueError(f"{path.parent} is in use by process {holder}; wait or stop it") from None
+        except BaseException:
+            file.close()
+            raise
         # The run before may have removed the file between our opening it and locking it: then nobody else sees our
         # lock.
         if _is_same(path, file):

@@ -111,7 +111,7 @@ class Fit:
         total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 5.0)
         if not bool(torch.isfinite(norm)):
-            raise ValueError(f"the gradient of step {self.step + 1} is not finite; look at the images, or lower --lr")
+            raise ValueError(f"the gradient of step {self.step + 1} is not finite; lower --lr or change --loss-network")
         self.optimizer.step()
         self.schedule.step()
         self.step += 1

@@ -45,10 +45,12 @@ def lapped_matrix(size: int, side: int) -> Tensor:
     The half blocks at both ends have no border to lap over and are left as they are before the cosines.
     """
     blocks, half = size // side, side // 2
-    lapped = torch.eye(size)
-    lapped[half : size - half, half : size - half] = torch.kron(torch.eye(blocks - 1), border_filter(side))
-    transform = torch.kron(torch.eye(blocks), cosine_matrix(side)) @ lapped
-    return transform.view(blocks, side, size).transpose(0, 1).reshape(size, size)
+    # What is kept must not depend on where it was first asked for.
+    with torch.autocast("cpu", enabled=False), torch.inference_mode(False):
+        lapped = torch.eye(size)
+        lapped[half : size - half, half : size - half] = torch.kron(torch.eye(blocks - 1), border_filter(side))
+        transform = torch.kron(torch.eye(blocks), cosine_matrix(side)) @ lapped
+        return transform.view(blocks, side, size).transpose(0, 1).reshape(size, size)
 
 
 def cosine_matrix(side: int) -> Tensor:

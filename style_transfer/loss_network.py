@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .images import Images
 from .vgg19 import encoder, encoder_state
-from .weights import read_state
+from .weights import check_finite, read_state
 
 _VGG19_TAPS = (3, 10, 17, 30)  # positions of relu1_1, relu2_1, relu3_1, relu4_1 in the published layout
 _DISTILLED = (
@@ -31,8 +31,9 @@ class LossNetwork(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> "LossNetwork":
-        """Read any of the three layouts; raises ValueError that names the file where it is none of them."""
+        """Read any of the three layouts; raises ValueError that names the file for any other, or values not finite."""
         state = read_state(path)
+        check_finite(state, path)
         try:
             if "conv11.weight" in state:
                 return cls(*_distilled(state))

@@ -5,7 +5,7 @@ of its batch) as the fast path: encode once, permute the statistics, decode.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from .adain import Statistics, mean_std, restyle_features
 from .images import Images, check_images, pad_to_multiple
 from .network import Network
 from .weights import load_network
+
+ABSURD = 1e6  # of values that should lie in [0, 1]; a network that was never fitted stays far below
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ class Stylizer:
 
     Images are (B, 3, H, W) float32 in [0, 1], in and out, on the network's device; channels_last memory is fastest.
     The network alone computes in its own dtype (bfloat16 as loaded). `clamp=False` returns the decoder's values as they
-    are, as the debiased authors' code does.
+    are, as the debiased authors' code does. `origin` is where the network comes from, for messages.
     """
 
     network: Network
     name: str = "custom"
     clamp: bool = True
+    origin: str = "this network"
 
     @classmethod
     def load(
@@ -53,11 +56,26 @@ class Stylizer:
         """Load "compact" (shipped), "vgg19" (the published files in the cache folder) or a path.
 
         A path is a file of `debias fit-stylizer` or a folder with `vgg_normalised.pth` and `decoder.pth`. Raises
-        ValueError, one line that names the file and the fix.
+        ValueError, one line that names the file and the fix; also for weights that make no image of an image.
         """
         name, network = load_network(name_or_path)
         network.eval().requires_grad_(False).to(device, dtype).to(memory_format=torch.channels_last)
-        return cls(network, name=name, clamp=clamp)
+        stylizer = cls(network, name=name, clamp=clamp, origin=str(name_or_path))
+        stylizer._check_on_noise()
+        return stylizer
+
+    def _check_on_noise(self) -> None:
+        """Weights may be finite one by one and still leave nothing of an image: those are refused where they enter."""
+        noise = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(next(self.network.parameters()).device)
+        made = replace(self, clamp=False)(noise, noise.flip(0), 1.0)
+        if not bool(made.abs().max() < ABSURD):  # NaN is not below anything
+            raise ValueError(self.no_image)
+
+    @property
+    def no_image(self) -> str:
+        """What is said, in one line, where the output cannot be an image."""
+        return f"{self.origin}: a stylizer whose output is no image; fit it again, or take compact"
 
     @cached_property
     def digest(self) -> str:

@@ -79,6 +79,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
+def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ValueError, which names the file, for weights that no image survives."""
+    if not all(bool(value.isfinite().all()) for value in state.values()):
+        raise ValueError(f"{path}: holds values that are not finite; give another file")
+
+
 def save_fitted(path: Path, architecture: str, network: nn.Module, metadata: Mapping[str, str]) -> None:
     """Write a network as safetensors, with its architecture in the header."""
     state = {key: value.detach().float().contiguous().cpu() for key, value in network.state_dict().items()}
@@ -108,8 +114,7 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path}: tensors do not fit the network; fit it again with this version") from error
-    if not all(bool(value.isfinite().all()) for value in state.values()):
-        raise ValueError(f"{path}: holds values that are not finite")
+    check_finite(state, path)
 
 
 def _shipped() -> tuple[str, Network]:

@@ -1,6 +1,8 @@
 """`debias fit-stylizer`: a stylizer network for one's own photos and styles, and how the shipped one was made."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +15,12 @@ from torch import Tensor
 from debias.pipelines import ImageLoader, image_loader
 from debias.pipelines.contact_sheet import save_sheet
 from debias.style_transfer import Images, Stylizer
-from debias.style_transfer.files import atomic_file
+from debias.style_transfer.files import naming
 from debias.style_transfer.fit import Fit, FitSettings
 from debias.style_transfer.loss_network import LossNetwork
 from debias.style_transfer.weights import ARCHITECTURES, new_network, save_fitted
+from debias.train.checkpoint import Checkpoints
+from debias.train.signals import Interruption
 
 from .. import __version__
 from ..options import check_device, dry_run_option, options, picked, print_settings
@@ -39,7 +43,7 @@ SHEET_IMAGES = 6
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .safetensors file to make.")
 @click.option("--arch", type=click.Choice(list(ARCHITECTURES)), default="compact", show_default=True, help="Network.")
 @options(FitSettings)
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--save-every", type=click.IntRange(1), default=200, show_default=True, help="Steps between checkpoints.")
 @dry_run_option
 def command(
@@ -55,8 +59,8 @@ def command(
 ) -> None:
     """Fit a stylizer network on your own photos and styles.
 
-    Writes OUT, OUT.jsonl (losses, closure and edges), OUT.png (a contact sheet) and, until it is done, OUT.checkpoint.
-    Run the same command again to go on after an interruption.
+    Writes OUT, OUT.jsonl (losses, closure and edges), OUT.png (a contact sheet) and, until it is done, a folder
+    OUT.checkpoints. Run the same command again to go on after an interruption.
     """
     settings = picked(FitSettings, fields)
     used = {"content": content, "styles": styles, "loss_network": str(loss_file), "arch": arch, **asdict(settings)}
@@ -72,15 +76,20 @@ def command(
     network, trained = new_network(arch, loss_file)
     fit = Fit(network.to(device), LossNetwork.load(loss_file).to(device), settings, train=trained)
     photos, textures = _loaders(content, styles, settings, device)
-    checkpoint = out.with_name(out.name + ".checkpoint")
-    if checkpoint.exists():
-        fit.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True))
-        click.echo(f"going on at step {fit.step} of {settings.steps}")
-    _run(fit, endless(photos, fit.step), endless(textures, fit.step), checkpoint, out, save_every)
+    checkpoints = Checkpoints(out.with_name(out.name + ".checkpoints"))
+    _resume(fit, arch, checkpoints, device)
+    with Interruption() as interruption:
+        batches = zip(endless(photos, fit.step), endless(textures, fit.step), strict=True)
+        _run(fit, arch, batches, checkpoints, out, save_every, interruption)
+    if fit.step < settings.steps:
+        click.echo(f"stopped at step {fit.step} of {settings.steps}; the same command goes on from there", err=True)
+        sys.exit(interruption.exit_code)
     # Names without their folders: the file travels, and where it was made is nobody's business.
     named = used | {"content": Path(content).name, "styles": Path(styles).name, "loss_network": loss_file.name}
     save_fitted(out, arch, fit.network, {"debias": __version__, "settings": json.dumps(named)})
-    checkpoint.unlink(missing_ok=True)
+    checkpoints.clear()
+    with contextlib.suppress(OSError):  # not there after a fit of few steps, or somebody keeps something in it
+        checkpoints.folder.rmdir()
     _sheet(out, next(endless(photos, 0)), next(endless(textures, 0)), device)
     click.echo(f"{out}  {out.stat().st_size / 1e6:.1f} MB\n{out}.png")
     return None
@@ -103,27 +112,55 @@ def _loaders(content: str, styles: str, settings: FitSettings, device: str) -> t
     return photos, image_loader(styles, batch_size=max(settings.style_images, 1), flat=True, **common)
 
 
+def _resume(fit: Fit, arch: str, checkpoints: Checkpoints, device: str) -> None:
+    found = checkpoints.latest(device)
+    for name, reason in checkpoints.passed_over.items():
+        click.echo(f"checkpoint {name} is passed over: {reason}", err=True)
+    if found is None:
+        return
+    _, state = found
+    try:
+        if state["arch"] != arch:
+            raise ValueError(f"the checkpoint was made with --arch {state['arch']}; give the same or another --out")
+        fit.load_state_dict(state["fit"])
+    except ValueError as error:
+        raise ValueError(f"{checkpoints.folder}: {error}") from error
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{checkpoints.folder}: of another version of debias; remove it to begin anew") from error
+    click.echo(f"going on at step {fit.step} of {fit.settings.steps}")
+
+
 def _run(
-    fit: Fit, photos: Iterator[Images], textures: Iterator[Images], checkpoint: Path, out: Path, save_every: int
+    fit: Fit,
+    arch: str,
+    batches: Iterator[tuple[Images, Images]],
+    checkpoints: Checkpoints,
+    out: Path,
+    save_every: int,
+    interruption: Interruption,
 ) -> None:
+    """Fit to the last step, or to the one at which `interruption` asks to stop; then that one is saved."""
     with Progress(fit.settings.steps, "steps", fit.step) as progress:
-        while fit.step < fit.settings.steps:
-            content, style = next(photos), next(textures)[: fit.settings.style_images]
+        while fit.step < fit.settings.steps and not interruption.requested:
+            content, textures = next(batches)
+            style = textures[: fit.settings.style_images]
             losses = fit.advance(content, style)
             note = ""
             if fit.step % LOG_EVERY == 0 or fit.step == fit.settings.steps:
                 note = _log(out, fit, losses, fit.quality(content, style))
             if fit.step % save_every == 0:
-                with atomic_file(checkpoint) as file:
-                    torch.save(fit.state_dict(), file)
+                checkpoints.save({"arch": arch, "fit": fit.state_dict()}, fit.step)
             progress.advance(note=note)
+    if fit.step < fit.settings.steps:
+        checkpoints.save({"arch": arch, "fit": fit.state_dict()}, fit.step)
 
 
 def _log(out: Path, fit: Fit, losses: dict[str, Tensor], quality: dict[str, float]) -> str:
     values = {name: float(value) for name, value in losses.items()} | quality
     line = {"step": fit.step, **{name: round(value, 5) for name, value in values.items()}}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_name(out.name + ".jsonl").open("a") as file:
+    path = out.with_name(out.name + ".jsonl")
+    with naming(path), path.open("a") as file:
         file.write(json.dumps(line) + "\n")
     return f"closure {quality['closure']:.2f} edges {quality['edges']:.2f} content {values['content']:.3f}"
 

@@ -180,7 +180,7 @@ def _list_folder(root: Path, flat: bool) -> Listing:
         if images:
             raise ValueError(f"{root} holds images but no class folders; move them to {root}/<class>/")
         raise ValueError(f"no images in {root}; expected {root}/<class>/*.jpg")
-    found = [(folder.name, name) for folder in folders for name in _walk(folder, folder.name, set())]
+    found = [(folder.name, name) for folder in folders for name in _walk(root, folder)]
     filled = {name for name, _ in found}
     if not filled:
         raise ValueError(f"no images in {root}; expected {root}/<class>/*.jpg")
@@ -193,21 +193,37 @@ def _list_folder(root: Path, flat: bool) -> Listing:
 
 
 def _inside(root: Path, folders: list[Path]) -> list[tuple[str, str]]:
-    return [("", name) for folder in folders for name in _walk(folder, folder.name, set())]
+    return [("", name) for folder in folders for name in _walk(root, folder)]
 
 
-def _walk(folder: Path, prefix: str, above: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield the image names under `folder`, sorted; links to folders are followed, a loop of links once."""
+def _walk(root: Path, folder: Path) -> Iterator[str]:
+    """Yield the image names under `folder`, relative to `root` that holds it, sorted; links to folders are followed.
+
+    A link back to a folder that is being walked is passed over. One to `root` or above it would bring in the images of
+    other classes: it is refused with a ValueError.
+    """
+    places = root.resolve()
+    outside = {_identity(place) for place in (places, *places.parents)}
+
+    def inside(folder: Path, prefix: str, above: set[tuple[int, int]]) -> Iterator[str]:
+        here = _identity(folder)
+        if here in outside:
+            raise ValueError(f"{folder} leads back to {folder.resolve()}, which holds it; remove the link")
+        if here in above:
+            return
+        for path in _visible(folder):
+            name = f"{prefix}/{path.name}"
+            if path.suffix.lower() in IMAGE_EXTENSIONS:  # a folder too: it is one bad file, not a folder to walk
+                yield name
+            elif path.is_dir():
+                yield from inside(path, name, above | {here})
+
+    yield from inside(folder, folder.name, set())
+
+
+def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for path in _visible(folder):
-        name = f"{prefix}/{path.name}"
-        if path.suffix.lower() in IMAGE_EXTENSIONS:  # a folder too: it is one bad file, not a folder to walk
-            yield name
-        elif path.is_dir():
-            yield from _walk(path, name, above | {here})
+    return status.st_dev, status.st_ino
 
 
 def _listing(root: Path, classes: tuple[str, ...], found: list[tuple[str, str]]) -> Listing:

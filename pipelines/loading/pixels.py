@@ -18,6 +18,7 @@ from .structure import is_whole
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no others: Pillow would start ghostscript for EPS
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256 << 20
+MAX_ASPECT = 256  # evaluation scales the shorter side to the batch's size, and the longer one by as much
 ORIENTATION = 0x0112
 
 
@@ -84,8 +85,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _open(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
+    size = f"{image.width}x{image.height} pixels"
     if image.width * image.height > MAX_PIXELS:
-        raise BadImageError(f"{image.width}x{image.height} pixels, over the cap of {MAX_PIXELS // 1_000_000} Mpx")
+        raise BadImageError(f"{size}, over the cap of {MAX_PIXELS // 1_000_000} Mpx")
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise BadImageError(f"{size}, over {MAX_ASPECT} times as long as wide; crop it")
     return image
 
 

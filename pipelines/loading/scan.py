@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from debias.style_transfer.files import atomic_file, cache_folder
+from debias.style_transfer.files import atomic_file, cache_folder, waiting_lock
 
 from .listing import NOT_A_FILE, Listing
 from .pixels import MAX_BYTES, BadImageError, Facts, decode, inspect, reencode
 
-VERSION = 2  # of the verdicts: raise it when `pixels` judges or measures otherwise
+VERSION = 3  # of the verdicts: raise it when `pixels` judges or measures otherwise
 SHOWN = 10
 
 
@@ -85,26 +85,62 @@ def scan(
 
     Bad files are left out and named in `bad`; with `strict`, or when none is good, a ValueError lists them.
     """
-    cached = _read_cache(listing)
-    verdicts: list[Facts | str] = []
-    fresh = False
-    with ThreadPoolExecutor(threads or cpus()) as pool, warnings.catch_warnings():
-        # Pillow warns of large images and odd metadata; both are verdicts here. Filters are process-wide: set once.
-        warnings.simplefilter("ignore")
-        for index, (verdict, new) in enumerate(pool.map(_Judge(listing, cached), range(len(listing)))):
-            verdicts.append(verdict)
-            fresh |= new
-            if progress:
-                progress(index + 1, len(listing))
-    if fresh:
-        _write_cache(listing, verdicts)
-    return _sort_out(listing, verdicts, strict)
+    verdicts = _known(listing)
+    if None in verdicts:
+        with _scanning(listing) as alone:
+            verdicts = _known(listing)  # with what another process found out while this one waited
+            _judge_missing(listing, verdicts, threads or cpus(alone), progress)
+    return _sort_out(listing, [verdict for verdict in verdicts if verdict is not None], strict)
 
 
-def cpus() -> int:
-    """Return the CPUs this process may use, shared with the other processes of a torchrun on this machine."""
+def cpus(alone: bool = False) -> int:
+    """Return the CPUs this process may use; without `alone` a share of them, with the others of a torchrun here."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    return available if alone else max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+
+
+def _scanning(listing: Listing) -> contextlib.AbstractContextManager[bool]:
+    """One process scans, the others wait and read what it found: those of a torchrun all begin with the same scan."""
+    try:
+        return waiting_lock(_cache_file(listing).with_suffix(".lock"))
+    except RuntimeError:  # no home folder
+        return contextlib.nullcontext(False)
+
+
+def _known(listing: Listing) -> list[Facts | str | None]:
+    """The verdicts that need no reading; None for the others."""
+    cached = _read_cache(listing)
+    verdicts: list[Facts | str | None] = []
+    for index, (name, size, stamp) in enumerate(zip(listing.names, listing.sizes, listing.stamps, strict=True)):
+        known = cached.get(name)
+        if size == NOT_A_FILE:
+            verdicts.append(_why_no_file(listing.path(index)))
+        else:
+            verdicts.append(known[2] if known and known[:2] == (size, stamp) else None)
+    return verdicts
+
+
+def _judge_missing(
+    listing: Listing,
+    verdicts: list[Facts | str | None],
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Fill in the verdicts that are None, and keep them for the next start; also those of a scan that is stopped."""
+    missing = [index for index, verdict in enumerate(verdicts) if verdict is None]
+    lasting, known = list(verdicts), len(listing) - len(missing)
+    try:
+        with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
+            # Pillow warns of large images and odd metadata; both are verdicts here. Filters are process-wide: set once.
+            warnings.simplefilter("ignore")
+            judged = pool.map(lambda index: _judge(listing, index), missing)
+            for done, (index, (verdict, lasts)) in enumerate(zip(missing, judged, strict=True), start=known + 1):
+                verdicts[index] = verdict
+                lasting[index] = verdict if lasts else None
+                if progress:
+                    progress(done, len(listing))
+    finally:
+        _write_cache(listing, lasting)
 
 
 def _sort_out(listing: Listing, verdicts: list[Facts | str], strict: bool) -> Scan:
@@ -126,27 +162,20 @@ def _sort_out(listing: Listing, verdicts: list[Facts | str], strict: bool) -> Sc
     )
 
 
-@dataclass(frozen=True)
-class _Judge:
-    listing: Listing
-    cached: dict[str, tuple[int, int, Facts | str]]
+def _judge(listing: Listing, index: int) -> tuple[Facts | str, bool]:
+    """Return the verdict of a sample (a text is the reason it is bad) and whether it lasts while the file is the same.
 
-    def __call__(self, index: int) -> tuple[Facts | str, bool]:
-        """Return the verdict of a sample (a text is the reason it is bad) and whether it is new to the cache."""
-        name, size = self.listing.names[index], int(self.listing.sizes[index])
-        if size == NOT_A_FILE:
-            return _why_no_file(self.listing.path(index)), False
-        known = self.cached.get(name)
-        if known and known[:2] == (size, int(self.listing.stamps[index])):
-            return known[2], False
-        if size > MAX_BYTES:
-            return f"{size >> 20} MiB, over the cap of {MAX_BYTES >> 20} MiB", True
-        try:
-            return inspect(self.listing.read(index)), True
-        except BadImageError as error:
-            return str(error), True
-        except OSError as error:  # of the disk or the permissions, which may be better next time: not for the cache
-            return error.strerror or str(error), False
+    An error of the disk or the permissions does not: it may be better next time.
+    """
+    size = int(listing.sizes[index])
+    if size > MAX_BYTES:
+        return f"{size >> 20} MiB, over the cap of {MAX_BYTES >> 20} MiB", True
+    try:
+        return inspect(listing.read(index)), True
+    except BadImageError as error:
+        return str(error), True
+    except OSError as error:
+        return error.strerror or str(error), False
 
 
 def _why_no_file(path: str) -> str:
@@ -186,15 +215,15 @@ def _verdict(rest: list[str | int]) -> Facts | str:
     return Facts(int(height), int(width), bool(convert), str(digest))
 
 
-def _write_cache(listing: Listing, verdicts: list[Facts | str]) -> None:
+def _write_cache(listing: Listing, verdicts: list[Facts | str | None]) -> None:
     """Replace the cache in one step; a folder that cannot be written costs the next start its time, nothing else."""
     with contextlib.suppress(OSError, RuntimeError), atomic_file(_cache_file(listing), durable=False) as file:
         file.write(json.dumps({"version": VERSION}).encode() + b"\n")
         file.writelines(line.encode() for line in _cache_lines(listing, verdicts))
 
 
-def _cache_lines(listing: Listing, verdicts: list[Facts | str]) -> Iterator[str]:
+def _cache_lines(listing: Listing, verdicts: list[Facts | str | None]) -> Iterator[str]:
     for name, size, stamp, verdict in zip(listing.names, listing.sizes, listing.stamps, verdicts, strict=True):
-        if size != NOT_A_FILE:
+        if size != NOT_A_FILE and verdict is not None:
             rest = [verdict] if isinstance(verdict, str) else [*astuple(verdict)]
             yield json.dumps([name, int(size), int(stamp), *rest], separators=(",", ":")) + "\n"

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -72,7 +72,8 @@ def run(
 ) -> Iterator[list[R]]:
     """Work through `steps`, whose images `batches` yields; `finish` turns a stylised image (H, W, 3) into a result.
 
-    Yields the results of each step with jobs, in order. `finish` runs on the worker threads.
+    Yields the results of each step with jobs, in order. `finish` runs on the worker threads. Raises ValueError, which
+    names the stylizer's file, where an output is not finite.
     """
     waiting: deque[Future[list[R]]] = deque()
     before = _Styles()
@@ -136,7 +137,10 @@ def _work(
     styles.previous = None  # so that finished steps are freed
     spare = len(step.images) - len(step.jobs)
     chosen = Statistics(*(torch.cat([rows, rows[-1:].expand(spare, -1)]) for rows in chosen))
-    pixels = to_uint8(stylizer.decode(encoded, chosen.to(images.device), alpha))
+    made = replace(stylizer, clamp=False).decode(encoded, chosen.to(images.device), alpha)
+    if not bool(made.sum().isfinite()):  # clamped, an infinity would be black or white and nobody would see it
+        raise ValueError(stylizer.no_image)
+    pixels = to_uint8(made)
     return [finish(job, pixels[row]) for row, job in enumerate(step.jobs)]
 
 

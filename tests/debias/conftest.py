@@ -15,6 +15,17 @@ from debias.cli import main
 Run = Callable[..., Result]
 
 
+def refused(result: Result, *parts: str) -> None:
+    """One line says what is wrong and how to mend it; click may show the command's usage above it."""
+    assert result.exit_code == 2, (result.exit_code, result.exception, result.output)
+    assert "Traceback" not in result.output
+    *usage, last = result.stderr.splitlines()
+    assert last.startswith("Error: ")
+    assert all(line.startswith(("Usage:", "Try ")) or not line for line in usage), result.stderr
+    for part in parts:
+        assert part in last
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, the current one, so that commands name files as in the README."""

@@ -12,14 +12,13 @@ from pathlib import Path
 import click
 import pytest
 import torch
-from click.testing import Result
 from pictures import picture
 
 from debias import __version__
 from debias.cli import COMMANDS, main, one_line
 from debias.style_transfer.files import folder_lock
 
-from .conftest import Run
+from .conftest import Run, refused
 
 ARGUMENTS = {  # what each command cannot do without
     "build-stylized": ("photos", "out"),
@@ -41,17 +40,6 @@ ARGUMENTS = {  # what each command cannot do without
 
 def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
-
-
-def refused(result: Result, *parts: str) -> None:
-    """One line says what is wrong and how to mend it; click may show the command's usage above it."""
-    assert result.exit_code == 2, (result.exit_code, result.exception, result.output)
-    assert "Traceback" not in result.output
-    *usage, last = result.stderr.splitlines()
-    assert last.startswith("Error: ")
-    assert all(line.startswith(("Usage:", "Try ")) or not line for line in usage), result.stderr
-    for part in parts:
-        assert part in last
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -52,6 +52,19 @@ def test_the_engines_agree_on_noise_up_to_the_border(tmp_path: Path, interpolati
     assert_agreement(tmp_path, interpolation, batch_size=6, size=(32, 32))
 
 
+@engines
+@pytest.mark.parametrize("train", [True, False])
+def test_the_longest_images_that_a_scan_lets_through_load(tmp_path: Path, engine: str, train: bool) -> None:
+    (tmp_path / "a").mkdir()
+    for name, size in {"wide": (256, 1), "tall": (1, 256), "large": (4096, 16)}.items():
+        Image.effect_noise(size, 50).save(tmp_path / "a" / f"{name}.png")
+    loader = load(tmp_path, engine=engine, train=train, size=224, batch_size=3)
+    assert loader.bad == ()
+    (batch,) = loader
+    assert batch.images.shape == (3, 3, 224, 224)
+    assert batch.images.std() > 0.01
+
+
 @interpolations
 def test_the_engines_agree_on_real_photos(tmp_path: Path, interpolation: str) -> None:
     if not PHOTOS.is_dir():

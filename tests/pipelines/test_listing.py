@@ -128,6 +128,22 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert list_images(root).names == ("a/1.jpg", "b/2.jpg")
 
 
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("target", [".", "..", "../.."])
+@pytest.mark.parametrize("link", ["b", "a/deep/up"])
+def test_a_link_to_what_holds_it_would_give_images_two_labels(
+    tmp_path: Path, link: str, target: str, flat: bool
+) -> None:
+    root = touch(tmp_path / "data" / "train", "a/deep/1.jpg", "c/2.jpg")
+    (root / link).symlink_to(root / target)
+    (tmp_path / "alias").symlink_to(root)
+    for place in (root, tmp_path / "alias"):
+        with pytest.raises(ValueError, match=rf"^{place}/{link} leads back to /\S*, which holds it; remove the link$"):
+            list_images(place, flat=flat)
+    (root / link).unlink()
+    assert list_images(tmp_path / "alias").labels.tolist() == [0, 1]
+
+
 def test_odd_names_survive(tmp_path: Path) -> None:
     names = ("new\nline/ü.jpg", "with space/a b.jpg")
     listing = list_images(touch(tmp_path, *names))

@@ -2,7 +2,9 @@
 
 import os
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from pictures import encoded, picture
 from PIL import Image
 
 from debias.pipelines.loading import scan as scan_module
-from debias.pipelines.loading.listing import list_images
-from debias.pipelines.loading.pixels import BadImageError, decode, inspect, reencode
-from debias.pipelines.loading.scan import scan
+from debias.pipelines.loading.listing import Listing, list_images
+from debias.pipelines.loading.pixels import BadImageError, Facts, decode, inspect, reencode
+from debias.pipelines.loading.scan import BadFile, scan
+from debias.style_transfer.files import cache_folder
 
 
 def png(height: int, width: int, depth: int, kind: int, rows: bytes) -> bytes:
@@ -63,6 +66,13 @@ def test_reason_is_readable(name: str) -> None:
     with pytest.raises(BadImageError, match=reason) as error:
         inspect(data)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 257), (257, 1), (2, 513), (1, 1_000_000)])
+def test_an_image_of_one_long_line_is_refused(height: int, width: int) -> None:
+    with pytest.raises(BadImageError, match=f"^{width}x{height} pixels, over 256 times as long as wide; crop it$"):
+        inspect(png(height, width, 1, 0, b""))
+    assert inspect(encoded(picture(2, 512), "PNG")).width == 512
 
 
 @pytest.mark.filterwarnings("error")
@@ -207,6 +217,73 @@ def test_a_second_start_decodes_nothing_and_a_changed_file_again(
     third = scan(list_images(photo_folder))
     assert looked == [len(JPEG)]
     assert third.shapes[third.listing.names.index("bee/01.jpg")].tolist() == [80, 100]
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What was decoded, each a hundredth of a second long, so that two scans meet."""
+    seen: list[bytes] = []
+
+    def slow(data: bytes) -> Facts:
+        seen.append(data)
+        time.sleep(0.01)
+        return inspect(data)
+
+    monkeypatch.setattr(scan_module, "inspect", slow)
+    return seen
+
+
+def test_of_scans_at_the_same_time_one_reads_the_files(photo_folder: Path, looked: list[bytes]) -> None:
+    """As threads, which the lock holds apart as it does torchrun's processes."""
+    listing = list_images(photo_folder)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: scan(listing, threads=1), range(4)))
+    assert len(looked) == len(set(looked)) == 12
+    assert all((each.shapes == found[0].shapes).all() for each in found)
+    assert not list((cache_folder() / "scan").glob("*.lock"))
+
+
+def test_the_one_that_scans_has_all_cpus(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="no locks on Windows")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    threads: list[int] = []
+    pool = scan_module.ThreadPoolExecutor
+    monkeypatch.setattr(scan_module, "ThreadPoolExecutor", lambda count: threads.append(count) or pool(1))
+    scan(list_images(photo_folder))
+    monkeypatch.setattr(fcntl, "flock", lambda *arguments: (_ for _ in ()).throw(OSError("no locks")))
+    picture(9, 9).save(photo_folder / "ant" / "new.png")
+    scan(list_images(photo_folder))
+    assert threads == [12, 3]  # without a lock each process scans with its share
+
+
+def test_a_scan_that_is_stopped_keeps_what_it_found(photo_folder: Path, looked: list[bytes]) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan(list_images(photo_folder), threads=1, progress=stop)
+    looked.clear()
+    seen: list[int] = []
+    scan(list_images(photo_folder), progress=lambda done, total: seen.append(done))
+    assert len(looked) == 7
+    assert seen == list(range(6, 13))
+
+
+def test_an_error_of_the_disk_is_not_remembered(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Listing.read
+
+    def denied(self: Listing, index: int) -> bytes:
+        if self.names[index] == "ant/00.jpg":
+            raise PermissionError(13, "Permission denied")
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Listing, "read", denied)
+        for _ in range(2):
+            assert scan(list_images(photo_folder)).bad == (BadFile("ant/00.jpg", "Permission denied"),)
+    assert scan(list_images(photo_folder)).bad == ()
 
 
 @pytest.mark.parametrize(

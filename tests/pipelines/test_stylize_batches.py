@@ -1,5 +1,7 @@
 """The schedule and its threads give what a loop over single images gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -83,3 +85,15 @@ def test_the_callers_thread_count_stays() -> None:
     steps = schedule(parts(jobs_of_ring(), 4), 4, external=False)
     list(run(steps, loaded(steps), untrained(), lambda job, pixels: None, alpha=1.0, external=None, threads=2))
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_output_that_is_not_finite_stops_with_the_stylizers_origin(value: float) -> None:
+    stylizer = replace(untrained(), origin="mine.safetensors")
+    head = stylizer.network.head
+    assert isinstance(head, torch.nn.Conv2d)
+    assert head.bias is not None
+    head.bias.data[0] = value  # at one place of each block
+    steps = schedule(parts(jobs_of_ring(), 4), 4, external=False)
+    with pytest.raises(ValueError, match=r"^mine\.safetensors: a stylizer whose output is no image; fit it again"):
+        list(run(steps, loaded(steps), stylizer, lambda job, pixels: None, alpha=0.5, external=None, threads=2))

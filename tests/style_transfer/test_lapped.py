@@ -84,3 +84,16 @@ def test_the_inverse_gives_the_image_back(height, width):
 
 def test_the_dtype_is_kept():
     assert to_spectrum(pictures(1, 16, 16).bfloat16(), 16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "where", [torch.autocast("cpu", torch.bfloat16), torch.inference_mode()], ids=["autocast", "inference"]
+)
+def test_the_kept_matrix_is_the_same_wherever_it_was_first_asked_for(where):
+    """A fit runs under autocast, where a product is rounded to bfloat16; an evaluation may run in inference mode."""
+    lapped_matrix.cache_clear()
+    with where:
+        kept = lapped_matrix(64, 16)
+    lapped_matrix.cache_clear()
+    assert torch.equal(kept, lapped_matrix(64, 16))
+    assert not kept.is_inference()

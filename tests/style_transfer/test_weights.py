@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import stylizers
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -231,6 +232,19 @@ def test_values_that_are_not_finite_are_refused(tmp_path, pair, value):
     torch.save(state, pair / "decoder.pth")
     with pytest.raises(ValueError, match=r"decoder.pth: holds values that are not finite"):
         load_network(pair)
+
+
+@pytest.mark.parametrize("where", ["stem.weight", "head.bias"])
+def test_finite_weights_that_make_no_image_are_refused(tmp_path, where):
+    network = stylizers.network()
+    path = tmp_path / "absurd.safetensors"
+    save_fitted(path, "compact", network, {})
+    assert Stylizer.load(path).origin == str(path)
+    state = network.state_dict()
+    state[where].view(-1)[0] = 1e30
+    save_fitted(path, "compact", network, {})
+    with pytest.raises(ValueError, match=r"^\S*/absurd.safetensors: a stylizer whose output is no image; fit it again"):
+        Stylizer.load(path)
 
 
 def test_a_missing_decoder_names_the_folder_and_the_fix(pair):
