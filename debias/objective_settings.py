@@ -47,6 +47,9 @@ class ObjectiveSettings:
     attack_start_per: Annotated[
         Literal["image", "batch"] | None, "what the coin of the random start is thrown for: each image, or the batch"
     ] = None
+    attack_clamp_start: Annotated[
+        bool | None, "the attack's first step, and fast-advprop's noise copies, begin within [0, 1]"
+    ] = None
     attack_loss: Annotated[
         Literal["cross-entropy", "logit"] | None, "what the attack climbs; logit: minus the true class's logit"
     ] = None
@@ -57,7 +60,6 @@ class ObjectiveSettings:
     adversarial_share: Annotated[float | None, "share of the batch that fast-advprop attacks"] = None
     autoaugment_weight: Annotated[float | None, "weight of the loss of fine-grained-advprop's augmented view"] = None
     noise_weight: Annotated[float | None, "share of an image's weight that fast-advprop gives to its noise copy"] = None
-    clamp_noise: Annotated[bool | None, "keep fast-advprop's noise copies within [0, 1]"] = None
     balance: Annotated[bool | None, "fast parts: average each branch's gradient over the images that it read"] = None
 
     def __post_init__(self) -> None:

@@ -45,7 +45,9 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename in (None, str(temporary)):
+        if error.errno is None:  # a library's own sentence, which str() would drop beside a file name
+            error.args = (f"{path}: {error}",)
+        elif error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
 

@@ -28,6 +28,7 @@ OTHER: dict[str, Any] = {
     "attack_norm": "l2",
     "attack_random_start": 0.1,
     "attack_start_per": "batch",
+    "attack_clamp_start": False,
     "attack_loss": "logit",
     "attack_targeted": True,
     "attack_target_may_be_true": True,
@@ -36,7 +37,6 @@ OTHER: dict[str, Any] = {
     "adversarial_share": 0.3,
     "autoaugment_weight": 2.0,
     "noise_weight": 0.3,
-    "clamp_noise": False,
     "balance": False,
 }
 NOT_FAST = ("attack_steps", "attack_targeted", "attack_loss")  # fast-advprop has one attack alone

@@ -308,7 +308,7 @@ def test_wrong_arguments_are_one_line_with_the_fix(photo_folder: Path, options: 
 @engines
 def test_tiny_and_extreme_images(tmp_path: Path, engine: str) -> None:
     (tmp_path / "a").mkdir()
-    for index, shape in enumerate([(1, 1), (1, 300), (300, 1), (2, 3)]):
+    for index, shape in enumerate([(1, 1), (1, 256), (256, 1), (2, 3)]):
         picture(*shape, seed=index).save(tmp_path / "a" / f"{index}.png")
     for train in (True, False):
         (batch,) = load(tmp_path, engine=engine, train=train)
