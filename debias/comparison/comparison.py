@@ -1,0 +1,126 @@
+"""A comparison from its settings: split, probe, training, evaluation, report. The command is `compare`.
+
+    OUT/compare.json         settings, the probe's seconds a step, the plan of each training and the seconds it took
+    OUT/data/                links to the images, split, where the data have no split of their own
+    OUT/runs/OBJECTIVE/      what `debias train` leaves
+    OUT/results/OBJECTIVE/   what `debias evaluate` leaves
+    OUT/report.html
+
+Each stage that is complete is passed over when the same comparison is run again.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from debias.style_transfer.files import folder_lock, write_atomically
+
+from .. import __version__
+from ..tellers import Teller
+from ..training_run import train
+from ..wording import counted
+from .budget import PROBE, Plan, Stopwatch, Timed, plan
+from .halves import halves
+from .recipe import CompareSettings, Facts, batch_size, facts, training
+
+__all__ = ["Comparison"]
+
+FORMAT = 1
+MAY_CHANGE = ("workers",)
+
+
+@dataclass
+class Comparison:
+    """A comparison in the folder `out`; `teller` is told how its trainings go."""
+
+    settings: CompareSettings
+    out: Path
+    teller: Teller
+
+    def run(self) -> Path:
+        """Do what is missing of it, and return the report. ValueError, one line, for what cannot be compared."""
+        with folder_lock(self.out):
+            record = self._begun()
+            data, split = halves(self.settings.data, self.out / "data", self.settings.seed)
+            of = facts(data)
+            self._probe(record, data, of)
+            for name, planned in self._plans(record, of).items():
+                self._train(record, data, of, name, planned)
+            return self._judge(record, data, split)
+
+    def _begun(self) -> dict[str, Any]:
+        """The record of the comparison that `out` holds, or of a new one."""
+        path = self.out / "compare.json"
+        settings = asdict(self.settings)
+        if not path.exists():
+            strangers = sorted(entry.name for entry in self.out.iterdir() if not entry.name.startswith("."))
+            if strangers:
+                raise ValueError(f"--out {self.out} holds {strangers[0]} and no comparison; give another folder")
+            record = {"format": FORMAT, "version": __version__, "settings": settings, "step_seconds": {}, "seconds": {}}
+            self._write(record)
+            return record
+        record = _read(path)
+        for name, value in settings.items():
+            before = record["settings"].get(name)
+            if value != before and name not in MAY_CHANGE:
+                flag = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+                raise ValueError(f"{self.out} holds a comparison with {flag} {before}, not {value}; give another --out")
+        return record
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        write_atomically(self.out / "compare.json", (json.dumps(record, indent=2) + "\n").encode())
+
+    def _probe(self, record: dict[str, Any], data: str, of: Facts) -> None:
+        """Time 20 steps of each objective; the record keeps what they take."""
+        epoch_steps = self._epoch_steps(of)
+        short = Plan(math.ceil(PROBE / epoch_steps), min(PROBE, epoch_steps))
+        for name in self.settings.names:
+            if name in record["step_seconds"]:
+                continue
+            folder, watch = self.out / "probe" / name, Stopwatch()
+            shutil.rmtree(folder, ignore_errors=True)
+            train(training(self.settings, data, of, name, short), folder, watch, resume=False)
+            record["step_seconds"][name] = watch.step_seconds
+            self._write(record)
+        shutil.rmtree(self.out / "probe", ignore_errors=True)
+
+    def _plans(self, record: Mapping[str, Any], of: Facts) -> dict[str, Plan]:
+        """What each objective gets, said to the teller."""
+        each = self.settings.seconds_each
+        plans = {
+            name: plan(each, seconds, self._epoch_steps(of)) for name, seconds in record["step_seconds"].items()
+        }
+        self.teller.say(f"{each / 60:.3g} minutes of training for each objective, by a probe of {PROBE} steps:")
+        for name, planned in plans.items():
+            seconds = record["step_seconds"][name]
+            passes = planned.total * batch_size(self.settings, of) / of.images
+            self.teller.say(
+                f"  {name:20} {1000 * seconds:7.0f} ms a step, so {counted(planned.total, 'step')}, "
+                f"{passes:.1f} passes over the images"
+            )
+        return plans
+
+    def _epoch_steps(self, of: Facts) -> int:
+        return max(1, of.images // batch_size(self.settings, of))
+
+    def _train(self, record: dict[str, Any], data: str, of: Facts, name: str, planned: Plan) -> None:
+        self.teller.say(f"training {name}")
+        watch = Timed(self.teller)
+        train(training(self.settings, data, of, name, planned), self.out / "runs" / name, watch)
+        if watch.whole is not None:  # in one go: of a run that was interrupted nobody knows
+            record["seconds"][name] = watch.whole
+            self._write(record)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+        if record["format"] == FORMAT and isinstance(record["settings"], dict):
+            return dict(record)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{path} is not the record of a comparison of this version; give another --out")

@@ -1,0 +1,73 @@
+"""The two halves of a comparison: images to train on, and images that no training sees."""
+
+import hashlib
+import os
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+from debias.pipelines import shapes
+from debias.pipelines.loading.listing import Listing, list_images, split_names
+
+__all__ = ["HELD_OUT", "halves"]
+
+HELD_OUT = 0.2
+"""The share of each class that is tested on, where the data have no split of their own."""
+
+
+def halves(data: str, out: Path, seed: int) -> tuple[str, str]:
+    """A folder with the splits that a comparison needs, and the name of the one that it tests on.
+
+    That is `data` itself where it has `train` and `test`, or `train` and `val`. Else `out` gets `train` and `test`,
+    folders of links: of each class the share `HELD_OUT`, at least one image, whose sha256 of seed and name comes first
+    is tested on. So an added image moves no other. ValueError for a class of one image, and for shards.
+    """
+    if data == "shapes":
+        return str(shapes.folder(seed)), "test"
+    splits = split_names(data)
+    if "train" in splits and ("test" in splits or "val" in splits):
+        return data, "test" if "test" in splits else "val"
+    if not out.exists():
+        _link(_whole(data), out, seed)
+    return str(out), "test"
+
+
+def _whole(data: str) -> Listing:
+    listing = list_images(data)
+    if listing.archives:
+        raise ValueError(f"{data}: shards are not split here; put them into folders train and test")
+    if len(listing.classes) < 2:
+        raise ValueError(f"{data} has one class, {listing.classes[0]!r}, and so nothing to tell apart")
+    return listing
+
+
+def _link(listing: Listing, out: Path, seed: int) -> None:
+    """Make the folder `out`, which has its name only when it is whole."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(listing.labels):
+        members[int(label)].append(index)
+    for label, indices in members.items():
+        if len(indices) < 2:
+            name = listing.classes[label]
+            raise ValueError(f"{listing.root}: class {name!r} has one image; a class needs two, one of them to test on")
+    building = out.with_name(f".{out.name}.part")
+    shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
+    for indices in members.values():
+        indices.sort(key=lambda index: _place(seed, listing.names[index]))
+        tested = max(1, round(HELD_OUT * len(indices)))
+        for place, index in enumerate(indices):
+            link = building / ("test" if place < tested else "train") / listing.names[index]
+            link.parent.mkdir(parents=True, exist_ok=True)
+            _reach(Path(listing.path(index)).resolve(), link)
+    building.rename(out)
+
+
+def _place(seed: int, name: str) -> bytes:
+    return hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()
+
+
+def _reach(file: Path, link: Path) -> None:
+    try:
+        link.symlink_to(file)
+    except OSError:  # Windows without the right to make links
+        shutil.copyfile(file, link)
