@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from debias.pipelines import Batch
 from debias.style_transfer import Stylizer
 from debias.style_transfer.files import write_atomically
+from debias.style_transfer.precision import has_bf16
 from debias.train.memory import keep_freed_memory
 from debias.train.models import ModelSettings, create
 from debias.train.objectives import objective, settings_of
@@ -86,7 +87,8 @@ def main() -> None:
     log = Log()
     log.say(" ".join(["python benchmarks/step_cost.py", *sys.argv[1:]]))
     log.say(machine(device))
-    log.say(f"{arguments.model}, bf16, {arguments.batch_size} images of {arguments.size} x {arguments.size}\n")
+    precision = "bf16" if has_bf16(arguments.device) else "fp32"
+    log.say(f"{arguments.model}, {precision}, {arguments.batch_size} images of {arguments.size} x {arguments.size}\n")
     steps = contenders(arguments, *random_batch(arguments.batch_size, arguments.size, device))
     log.say(table(measure(steps, arguments.rounds, device, log), device))
     write_atomically(arguments.log, log.text.encode())
@@ -121,7 +123,7 @@ def bare_step(model: str, images: Tensor, labels: Tensor) -> Step:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=has_bf16(images.device)):
             loss = F.cross_entropy(network(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         if not bool(torch.isfinite(loss)):  # the one wait for the device, where ours has its own
@@ -138,7 +140,7 @@ def own_step(model: str, name: str, settings: Mapping[str, Any], images: Tensor,
         objective(name, **settings),
         Classification(CLASSES),
         optimization=Optimization(),
-        settings=StepSettings(precision="bf16"),
+        settings=StepSettings(),
         world=World(device=images.device),
     )
     batch = Batch(images, labels, torch.arange(len(images)))

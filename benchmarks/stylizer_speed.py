@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from debias.style_transfer import Stylizer
+from debias.style_transfer.precision import fastest_dtype
 from debias.style_transfer.vgg19 import Vgg19
 
 SECONDS = 1.0  # each measurement repeats its call for this long at least
@@ -46,7 +47,7 @@ def main() -> None:
 def stylizers(weights: str, images: Tensor, partners: Tensor) -> dict[str, Callable[[], Tensor]]:
     """The batch in the styles of its permutation, in three ways."""
     plain = PlainAdaIN().to(images.device)
-    network = Vgg19().eval().requires_grad_(False).to(images.device, torch.bfloat16)
+    network = Vgg19().eval().requires_grad_(False).to(images.device, fastest_dtype(images.device))
     vgg19 = Stylizer(network.to(memory_format=torch.channels_last))
     compact = Stylizer.load(weights, device=images.device)
     last = images.contiguous(memory_format=torch.channels_last)  # as the loaders give them

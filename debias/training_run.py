@@ -141,7 +141,8 @@ class _Run:
         done_by = record(self.loader, self.world)
         write_atomically(self.folder.record, (json.dumps(done_by, indent=2) + "\n").encode())
         augmented = "" if done_by["augmenter"] == "none" else f", augmented by {done_by['augmenter']}"
-        self.teller.say(f"on {done_by['device']}, decoded by {done_by['decoder']}{augmented}")
+        precision = self.settings.step.precision
+        self.teller.say(f"in {precision} on {done_by['device']}, decoded by {done_by['decoder']}{augmented}")
         self.recorded = True
 
     def _objective(self) -> Objective:

@@ -76,6 +76,7 @@ class TrainSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "step", self.step.on(self.device))  # a run records what it computes in
         self._check_copies()
         objective = self.make_objective()  # which checks its own settings
         if self.model.branch_layer_norm and not objective.norm_branches:

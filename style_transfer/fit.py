@@ -22,6 +22,7 @@ from .adain import Statistics, mean_std, restyle_features
 from .images import Images
 from .loss_network import LossNetwork
 from .network import Network
+from .precision import has_bf16
 from .quality import closure, edge_correlation
 from .random_filters import draw_filters, filter_responses
 
@@ -102,7 +103,7 @@ class Fit:
     def advance(self, photos: Images, textures: Images) -> dict[str, Tensor]:
         """One optimizer step on photos (B, 3, H, W) and textures (T, 3, H, W), T <= B; the losses, on the device."""
         batch = Pairing.of(photos, textures)
-        with torch.autocast(photos.device.type, torch.bfloat16):
+        with torch.autocast(photos.device.type, torch.bfloat16, enabled=has_bf16(photos.device)):
             losses = self._losses(batch)
         style = losses["style"] + self.settings.filter_weight * losses["filters"]
         total = losses["content"] + self.settings.style_weight * style
@@ -121,7 +122,7 @@ class Fit:
     def quality(self, photos: Images, textures: Images) -> dict[str, float]:
         """Closure and edge correlation at alpha 1 on a batch, by the loss network's own features."""
         batch = Pairing.of(photos, textures)
-        with torch.autocast(photos.device.type, torch.bfloat16):
+        with torch.autocast(photos.device.type, torch.bfloat16, enabled=has_bf16(photos.device)):
             output = self._stylised(batch, keep=0).float().clamp(0, 1)
             styles = batch.images[batch.partners]
             share = closure(output, photos, styles, self.loss_network)

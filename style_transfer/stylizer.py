@@ -16,6 +16,7 @@ from torch import Tensor
 from .adain import Statistics, mean_std, restyle_features
 from .images import Images, check_images, pad_to_multiple
 from .network import Network
+from .precision import fastest_dtype
 from .weights import load_network
 
 ABSURD = 1e6  # of values that should lie in [0, 1]; a network that was never fitted stays far below
@@ -35,7 +36,7 @@ class Stylizer:
     """AdaIN style transfer with a frozen network; every method runs without gradients and keeps the images' size.
 
     Images are (B, 3, H, W) float32 in [0, 1], in and out, on the network's device; channels_last memory is fastest.
-    The network alone computes in its own dtype (bfloat16 as loaded). `clamp=False` returns the decoder's values as they
+    The network alone computes in its own dtype. `clamp=False` returns the decoder's values as they
     are, as the debiased authors' code does. `origin` is where the network comes from, for messages.
     """
 
@@ -50,16 +51,18 @@ class Stylizer:
         name_or_path: str | Path = "compact",
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = None,
         clamp: bool = True,
     ) -> "Stylizer":
         """Load "compact" (shipped), "vgg19" (the published files in the cache folder) or a path.
 
-        A path is a file of `debias fit-stylizer` or a folder with `vgg_normalised.pth` and `decoder.pth`. Raises
-        ValueError, one line that names the file and the fix; also for weights that make no image of an image.
+        A path is a file of `debias fit-stylizer` or a folder with `vgg_normalised.pth` and `decoder.pth`. Without a
+        `dtype` it computes in bfloat16 where the device has instructions for it, else in float32. Raises ValueError,
+        one line that names the file and the fix; also for weights that make no image of an image.
         """
         name, network = load_network(name_or_path)
-        network.eval().requires_grad_(False).to(device, dtype).to(memory_format=torch.channels_last)
+        network.eval().requires_grad_(False).to(device, dtype or fastest_dtype(device))
+        network.to(memory_format=torch.channels_last)
         stylizer = cls(network, name=name, clamp=clamp, origin=str(name_or_path))
         stylizer._check_on_noise()
         return stylizer

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from debias.pipelines.draws import BatchDraws
+from debias.style_transfer.precision import has_bf16
 
 from . import branch_batchnorm
 from .ema import Ema
@@ -23,7 +24,7 @@ from .world import World
 
 __all__ = ["StepSettings", "Training", "add_branches"]
 
-Precision = Literal["bf16", "fp16", "fp32"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
 
 
@@ -33,7 +34,9 @@ class StepSettings:
 
     accumulate: Annotated[str, "batches that a step is cut into, or the word views: each view by itself"] = "1"
     replicas: Annotated[int, "cut each batch into so many, with their own BatchNorm statistics and partners"] = 1
-    precision: Annotated[Precision, "what the network computes in; weights stay fp32"] = "bf16"
+    precision: Annotated[
+        Precision, "what the network computes in; weights stay fp32. auto: bf16 where the device has it, else fp32"
+    ] = "auto"
     channels_last: Annotated[bool, "keep images and weights in channels_last memory"] = True
     compile: Annotated[bool, "compile the network with torch.compile"] = False
     seed: Annotated[int, "of weights, order, crops and all draws"] = 0
@@ -43,6 +46,12 @@ class StepSettings:
             raise ValueError(f"--accumulate must be a number of batches or the word views, got {self.accumulate!r}")
         if self.replicas < 1:
             raise ValueError(f"--replicas must be 1 or more, got {self.replicas}")
+
+    def on(self, device: torch.device | str) -> "StepSettings":
+        """These settings with the precision that `auto` is on `device`."""
+        if self.precision != "auto":
+            return self
+        return replace(self, precision="bf16" if has_bf16(device) else "fp32")
 
     @property
     def by_view(self) -> bool:
@@ -73,13 +82,13 @@ class Training:
         world: World,
     ) -> None:
         self.model, self.objective, self.task = model, objective, task
-        self.optimization, self.settings, self.world = optimization, settings, world
+        self.optimization, self.settings, self.world = optimization, settings.on(world.device), world
         prepare(model, objective, settings)
-        self.network = Branched(model, _DTYPES[settings.precision])
+        self.network = Branched(model, _DTYPES[self.settings.precision])
         self.forward = self._distributed() if world.size > 1 else self.network
         self.optimizer = make_optimizer(optimization, model)
         self.ema = Ema(model, optimization.ema) if optimization.ema else None
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.settings.precision == "fp16")
         self.meter = ViewMeter(world.device)
         self.step = 0  # optimizer steps done
 

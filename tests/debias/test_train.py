@@ -116,7 +116,7 @@ def test_what_a_first_run_prints(train: Run, data: Path) -> None:
 12 images of 3 classes at 32 x 32 pixels
 validated on 3 images of data/val
 2 epochs of 2 steps of 4 images
-on .* CPU, decoded by pillow
+in fp32 on .* CPU, decoded by pillow
 epoch 1 of 2: loss main \d\.\d{{3}}; validation top-1 main \d+\.\d %
 epoch 2 of 2: loss main \d\.\d{{3}}; validation top-1 main \d+\.\d %
 4 steps in \d+:\d\d -> run/model\.safetensors; best top-1 \d+\.\d % -> run/checkpoints/best\.safetensors

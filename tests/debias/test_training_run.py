@@ -96,7 +96,7 @@ def test_a_run_says_and_records_what_did_the_work(data: Path, folder: Path) -> N
         "12 images of 3 classes at 32 x 32 pixels",
         "validated on 3 images of data/val",
         "1 epoch of 3 steps of 4 images",
-        f"on {recorded(folder / 'run')['device']}, decoded by pillow, augmented by torchvision uint8 on cpu",
+        f"in fp32 on {recorded(folder / 'run')['device']}, decoded by pillow, augmented by torchvision uint8 on cpu",
     ]
     record = recorded(folder / "run")
     assert (record["engine"], record["decoder"]) == ("torchvision", "pillow")

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from debias.objective_settings import ObjectiveSettings
 from debias.pipelines.stylized_set.manifest import Record, write_manifest
 from debias.train.objectives.debiased import Debiased
 from debias.train.optimization import Optimization
+from debias.train.training import StepSettings
 from debias.training_settings import DataSettings, TrainSettings
 
 from .small_runs import settings
@@ -181,3 +183,13 @@ def test_copies_made_before_need_no_other_image(folder: Path) -> None:
         replace(made, data=replace(made.data, batch_size=least)).batch().check()
     with pytest.raises(ValueError, match="take 2 or more"):
         replace(plain, data=replace(plain.data, batch_size=1)).batch().check()
+
+
+@pytest.mark.parametrize(("capabilities", "precision"), [({"avx2": True}, "fp32"), ({"avx512_bf16": True}, "bf16")])
+def test_auto_is_what_the_device_has_and_is_recorded_so(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert TrainSettings(DataSettings("data")).flat()["precision"] == precision
+    asked = TrainSettings(DataSettings("data"), step=StepSettings(precision="fp16"))
+    assert asked.flat()["precision"] == "fp16"
