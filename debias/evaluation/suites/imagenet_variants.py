@@ -67,9 +67,9 @@ class Variant:
         """Accuracy, and the error where the papers print that."""
         rows = answers[self.name, ""]
         hits, n, spec = sum(row.answer == row.label for row in rows), len(rows), request.subject.spec
-        whole = "the" if n == self.published else f"{n:,} images where the published set has the"
+        whole = f"the {n:,} images" if n == self.published else f"{n:,} images, the published set has {self.published:,}"
         protocol = (
-            f"{self.title}, {whole} {self.published:,} images; {self._decision}; "
+            f"{self.title}: {whole}; {self._decision}; "
             f"{spec.size} pixels, crop {spec.crop:g}, {spec.interpolation}"
         )
         accuracy = share(self.name, "top-1", hits, n, protocol, headline=not self.error)
