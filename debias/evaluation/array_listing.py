@@ -4,11 +4,9 @@ CIFAR-10-C (Hendrycks and Dietterich, ICLR 2019): DIR/<corruption>.npy, uint8 (5
 and DIR/labels.npy, (5 n) or the n of one severity.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 from debias.pipelines.loading.listing import Listing
 
-__all__ = ["ArrayListing", "list_rows", "read_labels"]
+__all__ = ["ArrayListing", "count_rows", "list_rows", "read_labels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,20 +32,18 @@ class ArrayListing(Listing):
         chosen = super().select(indices)
         return ArrayListing(**{field.name: getattr(chosen, field.name) for field in fields(chosen)}, header=self.header)
 
-    @cached_property
-    def digest(self) -> str:
-        """sha256 over names, labels and the rows' bytes: all arrays of a kind have the same sizes."""
-        digest = hashlib.sha256(super().digest.encode())
-        for index in range(len(self)):
-            digest.update(Listing.read(self, index))
-        return digest.hexdigest()
+
+def count_rows(path: Path) -> int:
+    """How many images the array `path` holds. ValueError where it is damaged, or no array of images."""
+    shape, _ = _header(path)
+    return shape[0]
 
 
 def list_rows(path: Path, start: int, labels: NDArray[np.int64], classes: tuple[str, ...]) -> ArrayListing:
-    """The `len(labels)` rows of `path` from row `start` on. ValueError where it holds no such rows of images."""
+    """The `len(labels)` rows of `path` from row `start` on. ValueError where it does not hold them."""
     shape, offset = _header(path)
-    if len(shape) != 4 or shape[3] != 3 or start + len(labels) > shape[0]:
-        raise ValueError(f"{path} holds an array {shape}; rows {start} to {start + len(labels)} of (H, W, 3) are needed")
+    if start + len(labels) > shape[0]:
+        raise ValueError(f"{path} has {shape[0]:,} rows; those from {start:,} to {start + len(labels):,} are needed")
     size = shape[1] * shape[2] * 3
     rows = np.arange(start, start + len(labels), dtype=np.int64)
     return ArrayListing(
@@ -75,7 +71,7 @@ def read_labels(path: Path) -> NDArray[np.int64]:
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], int]:
-    """The shape of the array, and where its bytes begin; ValueError unless it is uint8, in C order and whole."""
+    """The shape (N, H, W, 3) and where the bytes begin; ValueError unless it is uint8, in C order and whole."""
     try:
         with path.open("rb") as file:
             major, _ = np.lib.format.read_magic(file)
@@ -84,6 +80,8 @@ def _header(path: Path) -> tuple[tuple[int, ...], int]:
             offset = file.tell()
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"cannot read {path}: {error}; get the file again") from None
+    if len(shape) != 4 or shape[3] != 3:
+        raise ValueError(f"{path} holds an array {shape}; images are (N, H, W, 3)")
     if dtype != np.uint8 or fortran:
         raise ValueError(f"{path} holds {dtype}{' in Fortran order' if fortran else ''}; it must be uint8 in C order")
     if os.path.getsize(path) != offset + int(np.prod(shape, dtype=np.int64)):
