@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,20 @@ class Baseline:
     images: Mapping[tuple[str, str], int]
     protocols: Mapping[tuple[str, str], str]
 
-    def errors(self, suite: str, cells: Iterable[str], protocol: str, n: int) -> dict[str, float]:
-        """Its top-1 error of each of these cells.
+    def error(self, suite: str, cell: str, n: int, protocol: str | None = None) -> float:
+        """Its top-1 error of one cell, which has to be of `n` images, by `protocol` where that is given.
 
-        ValueError where it lacks one, or was measured otherwise: a quotient of unlike things means nothing.
+        ValueError where it lacks the cell, or measured it otherwise: a quotient of unlike things means nothing.
         """
-        errors = {}
-        for cell in cells:
-            key = suite, cell
-            if math.isnan(self.top1.get(key, math.nan)):
-                raise ValueError(
-                    f"--baseline {self.folder}: it has no top-1 of {suite} {cell}".rstrip()
-                    + f"; evaluate it with --suite {suite} on the same --data"
-                )
-            if (self.protocols[key], self.images[key]) != (protocol, n):
-                raise ValueError(
-                    f"--baseline {self.folder}: its {suite} {cell}".rstrip()
-                    + f" was measured otherwise: {self.protocols[key]}, {self.images[key]:,} images, here {protocol}, "
-                    f"{n:,} images; evaluate it again on the same --data"
-                )
-            errors[cell] = 1 - self.top1[key]
-        return errors
+        key = suite, cell
+        what = f"--baseline {self.folder}: " + f"{suite} {cell}".strip()
+        if math.isnan(self.top1.get(key, math.nan)):
+            raise ValueError(f"{what} was not measured; evaluate the baseline with --suite {suite} on the same data")
+        was, here = (self.protocols[key], self.images[key]), (protocol or self.protocols[key], n)
+        if was != here:
+            said = [f"({images:,} images: {words})" for words, images in (was, here)]
+            raise ValueError(f"{what} was measured otherwise {said[0]} than here {said[1]}; evaluate the baseline again")
+        return 1 - self.top1[key]
 
 
 def read_baseline(folder: Path) -> Baseline:

@@ -18,21 +18,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from debias.pipelines import ImageLoader
 from debias.pipelines.contact_sheet import to_uint8
-from debias.pipelines.loading.batch_plan import BatchPlan
 from debias.pipelines.loading.listing import Listing, list_images
-from debias.pipelines.loading.loader import ImageLoader
-from debias.pipelines.loading.sampler import EvalDraws
-from debias.pipelines.loading.scan import Scan
+from debias.pipelines.loading.loader import listing_loader
 from debias.style_transfer.files import cache_folder, waiting_lock, write_atomically
 from debias.train.weights_file import InputSpec
 
 from ..wording import counted
+from .labels import clean_images
 
-__all__ = ["Pixels", "Recipe", "cut_images", "list_made", "made_folder", "made_names", "once", "source_digest"]
+__all__ = [
+    "Pixels",
+    "Recipe",
+    "each_image",
+    "list_made",
+    "made_folder",
+    "made_names",
+    "once",
+    "source_digest",
+    "source_images",
+]
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
@@ -46,13 +54,13 @@ class Recipe:
     settings: Mapping[str, object] = field(default_factory=dict)  # in plain types: sizes, parameters, library versions
 
     @property
-    def name(self) -> str:
-        """The folder's name: the kind and 16 digits of the digest."""
+    def digest(self) -> str:
+        """16 digits that name the set: of source and settings."""
         text = json.dumps([self.kind, self.source, dict(self.settings)], sort_keys=True)
-        return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def source_digest(source: Scan) -> str:
+def source_digest(source: ImageLoader) -> str:
     """sha256 over names, labels and the bytes of every usable file; another place or another date changes nothing."""
     digest = hashlib.sha256(source.listing.digest.encode())
     for file in source.digests:
@@ -62,7 +70,7 @@ def source_digest(source: Scan) -> str:
 
 def made_folder(sets: Path | None, recipe: Recipe) -> Path:
     """The folder of this set under `sets` (None: the user's cache folder); it has its recipe.json and may be empty."""
-    folder = (cache_folder() / "evaluation" if sets is None else sets) / recipe.name
+    folder = (cache_folder() / "evaluation" if sets is None else sets) / f"{recipe.kind}-{recipe.digest}"
     path = folder / "recipe.json"
     if not path.exists():
         said = {"kind": recipe.kind, "source": recipe.source, "settings": dict(recipe.settings)}
@@ -117,25 +125,25 @@ def list_made(folder: Path, names: Sequence[str]) -> Listing:
     return listing
 
 
-def cut_images(source: Scan, spec: InputSpec, *, batch_size: int = 16, workers: int = 0) -> Iterator[tuple[int, Pixels]]:
-    """Each image as the network is given it in evaluation, resized and cut to spec.size, with its index, in order.
+def source_images(data: str | None, suite: str, spec: InputSpec, workers: int) -> ImageLoader:
+    """The usable images of plain --data, resized and cut as the network is given them in evaluation.
 
-    By one engine on every machine, so that the made images depend on no choice of engine.
+    By one engine on every machine, so that what is made of them depends on no choice of engine.
     """
-    plan = BatchPlan(source=source, draws=EvalDraws((spec.size, spec.size), spec.crop), device=torch.device("cpu"))
-    loader = ImageLoader(
-        source,
-        plan,
-        batch_size=batch_size,
-        engine="torchvision",
-        seed=0,
-        rank=0,
-        world_size=1,
-        workers=workers,
+    return listing_loader(
+        clean_images(data, suite),
+        spec.size,
+        16,
+        crop=spec.crop,
         interpolation=spec.interpolation,
-        order=None,
+        engine="torchvision",
+        workers=workers,
     )
-    for batch in loader:
+
+
+def each_image(source: ImageLoader) -> Iterator[tuple[int, Pixels]]:
+    """The images of `source` in order, each with its index."""
+    for batch in source:
         yield from zip(batch.indices.tolist(), to_uint8(batch.images), strict=True)
 
 
