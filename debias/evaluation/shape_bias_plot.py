@@ -61,8 +61,17 @@ def _draw(results: Mapping[str, ShapeBias]) -> Figure:
             for row, category in enumerate(categories)
             if (counts := result.categories.get(category)) is not None and counts.named
         ]
-        axes.scatter(*zip(*points, strict=True) if points else ((), ()), s=34, c=colour, marker=marker, zorder=3,
-                     linewidths=0.6, edgecolors="white", label=_label(name, result), clip_on=False)
+        axes.scatter(
+            *zip(*points, strict=True) if points else ((), ()),
+            s=34,
+            c=colour,
+            marker=marker,
+            zorder=3,
+            linewidths=0.6,
+            edgecolors="white",
+            label=_label(name, result),
+            clip_on=False,
+        )
         if result.named:
             axes.axvline(result.bias, color=colour, linewidth=1.4, alpha=0.85, zorder=2)
     axes.set_yticks(range(len(categories)), categories)

@@ -79,7 +79,9 @@ def notes(makers: Sequence[Decisions], results: Results) -> list[str]:
             said.append(f"{maker.name}: undefined, none of {counted(result.n, 'answer')} names a cue")
         elif result.undefined:
             without = ", ".join(result.undefined)
-            said.append(f"{maker.name}: undefined for {without}, where no answer names a cue; the macro mean is without")
+            said.append(
+                f"{maker.name}: undefined for {without}, where no answer names a cue; the macro mean is without"
+            )
     return said
 
 

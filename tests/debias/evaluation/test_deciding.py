@@ -1,13 +1,17 @@
 """The mapping from 1000 logits to 16 categories, and masks: against plain loops in float64, ties and extremes."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from networks import rng
+from torch import nn
 
 from debias.evaluation.deciding import among, by_mean_probability, imagenet_places, tied
 from debias.evaluation.imagenet import categories16, imagenet_a, wnids
+from debias.evaluation.subject import Subject
+from debias.train.weights_file import InputSpec
 
 NAMES = tuple(sorted(categories16()))
 GROUPS = [categories16()[name] for name in NAMES]
@@ -128,15 +132,19 @@ def test_a_tie_goes_to_the_first() -> None:
     assert tied(found).tolist() == [True, False]
 
 
+def subject(classes: Sequence[str]) -> Subject:
+    return Subject("net", nn.Identity(), InputSpec(), tuple(classes), "0", "net")
+
+
 def test_imagenet_places() -> None:
     names = wnids()
-    places = imagenet_places(names)
+    places = imagenet_places(subject(names))
     assert places is not None
     assert [places[name] for name in names[:3]] == [0, 1, 2]
-    turned = imagenet_places(names[::-1])
+    turned = imagenet_places(subject(names[::-1]))
     assert turned is not None
     assert turned[names[0]] == 999
-    assert imagenet_places(names[:999]) is None
-    assert imagenet_places((*names[:999], "n00000000")) is None
-    assert imagenet_places((*names, names[0])) is None
-    assert imagenet_places([str(number) for number in range(1000)]) is None
+    assert imagenet_places(subject(names[:999])) is None
+    assert imagenet_places(subject((*names[:999], "n00000000"))) is None
+    assert imagenet_places(subject((*names, names[0]))) is None
+    assert imagenet_places(subject([str(number) for number in range(1000)])) is None
