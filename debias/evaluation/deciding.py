@@ -37,9 +37,9 @@ def among(places: Sequence[int]) -> Decide:
 def by_mean_probability(groups: Sequence[Sequence[int]]) -> Decide:
     """The answers are groups of logits, each with the mean probability of its members (Geirhos et al., ICLR 2019).
 
-    The mean, not the sum: a group of 109 dogs has no advantage over one of a single airplane. In float64 from the logits:
-    in float32 a confident softmax is 0 in every group, and a tie. Equal logits make an exact tie whatever the sizes.
-    The result is normalised over the groups; where all have probability 0, to equal shares.
+    The mean, not the sum: a group of 109 dogs has no advantage over one of a single airplane. In float64 from the
+    logits: in float32 a confident softmax is 0 in every group, and a tie. Equal logits make an exact tie whatever the
+    sizes. The result is normalised over the groups; where all have probability 0, to equal shares.
     """
     indices = [torch.tensor(group) for group in groups]
 
@@ -62,7 +62,7 @@ def tied(log_probabilities: Tensor) -> Tensor:
 
 
 def imagenet_places(subject: Subject) -> Mapping[str, int] | None:
-    """Where each of ImageNet's WordNet ids stands among a network's logits; None where its classes are not just these."""
+    """Where each of ImageNet's WordNet ids stands among a network's logits; None where its classes are others."""
     if len(subject.classes) != len(wnids()):
         return None
     try:

@@ -3,8 +3,8 @@
     --data imagenet-a=DIR, DIR/<WordNet id>/*    for v2 also DIR/<0 ... 999>/*, the number of the class
 
 A and R (Hendrycks et al., CVPR 2021; ICCV 2021) have 200 classes each, and the answer is the largest of these 200
-logits: unmasked, a network is measured on answers that cannot be right. Which folder is which class is told by its name,
-never by its place: a missing folder would shift all that follow, and sorted as text 10 comes before 2.
+logits: unmasked, a network is measured on answers that cannot be right. Which folder is which class is told by its
+name, never by its place: a missing folder would shift all that follow, and sorted as text 10 comes before 2.
 """
 
 from collections.abc import Callable, Sequence

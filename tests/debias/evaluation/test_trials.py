@@ -146,7 +146,7 @@ def test_categories_of_ones_own(tmp_path: Path) -> None:
 )
 def test_a_garbled_file_is_refused_by_line(tmp_path: Path, lines: Sequence[str], parts: Sequence[str]) -> None:
     path = write(tmp_path / "decisions.csv", *lines)
-    with pytest.raises(ValueError, match="decisions.csv") as refusal:
+    with pytest.raises(ValueError, match=r"decisions\.csv") as refusal:
         decisions([path])
     assert "\n" not in str(refusal.value)
     for part in parts:
@@ -159,7 +159,7 @@ def test_a_garbled_file_is_refused_by_line(tmp_path: Path, lines: Sequence[str],
 def test_what_is_no_decision_file_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "junk.csv"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="junk.csv"):
+    with pytest.raises(ValueError, match=r"junk\.csv"):
         decisions([path])
 
 
