@@ -1,0 +1,80 @@
+"""One image corrupted by the library imagecorruptions-imaug, its random numbers drawn from what the image is.
+
+The library implements the corruptions of Hendrycks and Dietterich, ICLR 2019. It draws from numpy's global generator,
+or from the system's; here every draw comes from a key, and the global generator is as it was afterwards.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .made import Pixels
+
+__all__ = ["LIBRARY", "QUALITY", "SMALLEST", "corrupted", "encode", "library_version"]
+
+LIBRARY = "imagecorruptions-imaug"
+SMALLEST = 32  # pixels a side that the library takes
+QUALITY = 85  # ImageNet-C's files are JPEGs of this quality, and JPEG is part of what a network meets there
+TAKE_A_SEED = ("impulse_noise", "glass_blur")  # they do not draw from numpy's global generator
+
+
+def library_version() -> str:
+    """The version of the library; ValueError, with the command that installs it, where it is missing."""
+    try:
+        return metadata.version(LIBRARY)
+    except metadata.PackageNotFoundError:
+        raise ValueError(
+            f"--suite corruptions: {LIBRARY}, which makes the images, is not installed; pip install "
+            "'debias[corruptions]', or give a published folder with --data corruptions=DIR"
+        ) from None
+
+
+def corrupted(image: Pixels, corruption: str, severity: int, key: str) -> Pixels:
+    """`image` under `corruption` at `severity` 1 to 5, (H, W, 3) uint8; equal arguments give equal pixels.
+
+    `key` names the draw, the image's digest say: each image, corruption and severity has draws of its own.
+    """
+    digest = hashlib.sha256("\0".join((key, corruption, str(severity))).encode()).digest()
+    words = np.frombuffer(digest, dtype="<u4")
+    seeded: dict[str, Any] = {"seed": int(words[0])} if corruption in TAKE_A_SEED else {}
+    with _numpy_seeded(words), _quiet():
+        made = _library().corrupt(image, severity=severity, corruption_name=corruption, **seeded)
+    return np.ascontiguousarray(made, dtype=np.uint8)
+
+
+def encode(pixels: Pixels) -> bytes:
+    """Pixels (H, W, 3) as the JPEG that ImageNet-C would hold: quality 85, chroma at half the resolution."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return buffer.getvalue()
+
+
+def _library() -> Any:
+    library_version()
+    return importlib.import_module("imagecorruptions")  # seconds: it compiles a function
+
+
+@contextlib.contextmanager
+def _numpy_seeded(words: Any) -> Iterator[None]:
+    before = np.random.get_state()
+    np.random.seed(words)  # the legacy generator, whose streams numpy has frozen
+    try:
+        yield
+    finally:
+        np.random.set_state(before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The library prints where it copes with an odd size, and divides by an empty layer of spatter."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,140 @@
+"""Accuracy on corrupted images: ImageNet-C or CIFAR-10-C as published, or 15 corruptions x 5 severities made of --data.
+
+A published folder is read as it lies. What is made is called generated in every name, and no published reference
+divides it: ImageNet-C's files come from other images, by another version of the code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from debias.pipelines import ImageLoader
+from debias.style_transfer.files import write_atomically
+
+from ...progress import Progress
+from ..baseline import read_baseline
+from ..cell import Answers, Cell
+from ..corrupting import LIBRARY, QUALITY, SMALLEST, corrupted, encode, library_version
+from ..corruption_error import CORRUPTIONS, SEVERITIES
+from ..corruption_folders import Cells, published_cells, reads_arrays
+from ..corruption_measures import SUITE, CorruptionRows
+from ..labels import all_classes, image_classes
+from ..made import Recipe, each_image, list_made, made_folder, made_names, once, source_digest, source_images
+from ..measure import Measure
+from . import Request
+
+__all__ = ["SUITES", "Corruptions"]
+
+
+class Corruptions:
+    """The suite `corruptions`."""
+
+    def cells(self, request: Request) -> Sequence[Cell]:
+        """A pass for each corruption and severity; images that are not there yet are made first."""
+        if request.baseline is not None:
+            read_baseline(request.baseline)  # hours before it is needed
+        subject, published = request.subject, request.published.get(SUITE)
+        found = _made_cells(request) if published is None else published_cells(Path(published))
+        where = f"--data {request.data}" if published is None else f"--data {SUITE}={published}"
+        return [
+            Cell(
+                suite=SUITE,
+                images=listing,
+                labels=image_classes(listing, subject, where)[0],
+                answers=subject.classes,
+                decide=all_classes,
+                decision=f"argmax of {len(subject.classes)}",
+                name=f"{corruption}/{severity}",
+                crop=1.0,
+            )
+            for (corruption, severity), listing in found.items()
+        ]
+
+    def measures(self, answers: Answers, request: Request) -> Sequence[Measure]:
+        """Top-1 of each cell, mean errors of 15 and of 19, and those beside AlexNet's and the baseline's."""
+        published = request.published.get(SUITE)
+        counted = CorruptionRows(
+            rows={_parted(cell): rows for (suite, cell), rows in answers.items() if suite == SUITE},
+            clean=answers.get(("clean", "")),
+            protocol=_protocol(request),
+            generated=published is None,
+            of_imagenet=published is not None and not reads_arrays(Path(published)),
+        )
+        return counted.measures(None if request.baseline is None else read_baseline(request.baseline))
+
+
+SUITES = {SUITE: Corruptions()}
+
+
+def _parted(cell: str) -> tuple[str, int]:
+    corruption, _, severity = cell.rpartition("/")
+    return corruption, int(severity)
+
+
+def _protocol(request: Request) -> str:
+    """How the images came about; the same sentence for the same images."""
+    top1 = f"top-1 of {len(request.subject.classes)} classes on"
+    published = request.published.get(SUITE)
+    if published is not None:
+        kind = "CIFAR-10-C's arrays" if reads_arrays(Path(published)) else "ImageNet-C's files"
+        return f"{top1} {kind} as stored, nothing cut off"
+    spec, recipe = request.subject.spec, _source(request)[1]
+    return (
+        f"{top1} generated corruptions, no published set: {recipe.settings['library']} on --data resized and cut to "
+        f"{spec.size} x {spec.size} (crop {spec.crop:g}, {spec.interpolation}), saved as JPEG of quality {QUALITY}, "
+        f"seed {request.seed}, set {recipe.digest}"
+    )
+
+
+def _made_cells(request: Request) -> Cells:
+    """The listing of every made cell; those that are missing are made first, each whole before the next."""
+    source, recipe = _source(request)
+    folder = made_folder(request.made, recipe)
+    names = made_names(source.listing, "jpg")
+    places = {(name, severity): folder / name / str(severity) for name in CORRUPTIONS for severity in SEVERITIES}
+    missing = [cell for cell, place in places.items() if not place.is_dir()]
+    total, done = (len(names) * count for count in (len(places), len(places) - len(missing)))
+    with Progress(total, "corrupted images", done) as progress:
+        for cell in missing:
+            once(places[cell], _Maker(source, names, *cell, request.seed, progress))
+    return {cell: list_made(place, names) for cell, place in places.items()}
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes one cell in the folder that it is called with."""
+
+    source: ImageLoader
+    names: Sequence[str]
+    corruption: str
+    severity: int
+    seed: int
+    progress: Progress
+
+    def __call__(self, folder: Path) -> None:
+        for index, image in each_image(self.source):
+            key = f"{self.seed} {self.source.digests[index]}"
+            made = corrupted(image, self.corruption, self.severity, key)
+            write_atomically(folder / self.names[index], encode(made), durable=False)
+            self.progress.advance(note=f"{self.corruption}/{self.severity}")
+
+
+def _source(request: Request) -> tuple[ImageLoader, Recipe]:
+    """The images that the set is made of, and its recipe. ValueError where they are too small for the library."""
+    spec = request.subject.spec
+    version = library_version()
+    if spec.size < SMALLEST:
+        raise ValueError(
+            f"--suite {SUITE}: {LIBRARY} takes images from {SMALLEST} pixels a side on, the network reads {spec.size}; "
+            f"give a published folder with --data {SUITE}=DIR"
+        )
+    source = source_images(request.data, SUITE, spec, request.workers)
+    settings = {
+        "library": f"{LIBRARY} {version}",
+        "size": spec.size,
+        "crop": spec.crop,
+        "interpolation": spec.interpolation,
+        "jpeg": QUALITY,
+        "seed": request.seed,
+    }
+    return source, Recipe(SUITE, source_digest(source), settings)

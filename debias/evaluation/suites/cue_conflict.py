@@ -1,0 +1,171 @@
+"""What a network goes by where an image's shape is of one class and its texture of another: shape bias.
+
+Geirhos et al., ICLR 2019; `stimuli` says what the images may be. A network of ImageNet's 1000 classes answers the 16
+published categories by the mean probability of their classes; any other chooses among its own classes. Every image is
+answered; those whose two cues are of one class are dropped, and counted, by the metric.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from debias.pipelines import shapes
+from debias.pipelines.stylized_set.builder import DESCRIPTION
+
+from ...wording import counted
+from ..cell import Answers, Cell, Row
+from ..cue_names import cue_pair
+from ..deciding import Decide, among, by_mean_probability, imagenet_places
+from ..imagenet import categories16, wnids
+from ..labels import class_indices
+from ..measure import Measure, share
+from ..shape_bias import ShapeBias, Trial, shape_bias
+from ..stimuli import PUBLISHED, SIDE, STYLIZER, SUITE, Stimuli, are_categories, build_settings, find_stimuli
+from ..subject import Subject
+from . import Request
+
+__all__ = ["SUITES", "CueConflicts"]
+
+
+class CueConflicts:
+    """The suite; see `debias.evaluation.suites.Suite`."""
+
+    def cells(self, request: Request) -> Sequence[Cell]:
+        """One pass over all images, which are made now where they are to be made of --data."""
+        stimuli = find_stimuli(request)
+        names = _names(request.subject, stimuli)
+        answers, decide, words = _decision(request.subject, stimuli.cues)
+        return [
+            Cell(
+                suite=SUITE,
+                images=stimuli.images,
+                labels=tuple(names[shape] for shape in stimuli.shapes),
+                textures=tuple(names[texture] for texture in stimuli.textures),
+                answers=answers,
+                decide=decide,
+                decision=words,
+                crop=1.0,
+            )
+        ]
+
+    def measures(self, answers: Answers, request: Request) -> Sequence[Measure]:
+        """The shape bias, what it is worth, and the counts that both come from; reads no image."""
+        rows = answers[SUITE, ""]
+        cues = sorted({cue for row in rows for cue in (row.label, row.texture)})
+        words = _decision(request.subject, cues)[2]
+        result = shape_bias(Trial(row.label, row.texture, row.answer) for row in rows)
+        ties = sum("tie" in row.flags.split() for row in rows)
+        return _measures(result, ties, f"{_protocol(rows, cues, request)}; answer: {words}")
+
+
+SUITES = {SUITE: CueConflicts()}
+
+
+def _names(subject: Subject, stimuli: Stimuli) -> Mapping[str, str]:
+    """For each cue the answer that names it. ValueError where the network has no such answer."""
+    if are_categories(stimuli.cues) and imagenet_places(subject) is not None:
+        return {cue: cue for cue in stimuli.cues}
+    if stimuli.named and are_categories(stimuli.cues) and not are_categories(subject.classes):
+        raise ValueError(
+            f"{stimuli.where}: the published stimuli need a network of ImageNet's 1000 classes, by WordNet id, or of "
+            f"the 16 categories {', '.join(sorted(categories16()))}; this one has {len(subject.classes)} other classes"
+        )
+    places = class_indices(stimuli.cues, subject, stimuli.where)
+    return {cue: subject.classes[place] for cue, place in zip(stimuli.cues, places, strict=True)}
+
+
+def _decision(subject: Subject, cues: Sequence[str]) -> tuple[tuple[str, ...], Decide, str]:
+    """The possible answers, what chooses among them, and that in words."""
+    places = imagenet_places(subject) if are_categories(cues) else None
+    if places is None:
+        count = len(subject.classes)
+        return subject.classes, among(range(count)), f"argmax of {count} classes, ties to the first"
+    names = tuple(sorted(categories16()))
+    groups = [[places[wnids()[index]] for index in categories16()[name]] for name in names]
+    words = "largest of 16 categories' mean probability over their ImageNet classes, in float64, ties to the first name"
+    return names, by_mean_probability(groups), words
+
+
+def _protocol(rows: Sequence[Row], cues: Sequence[str], request: Request) -> str:
+    """What the images are and how they are shown; told by the rows, since there may be no images any more."""
+    count, size = len(rows), request.subject.spec.size
+    if not _are_named(rows):
+        return _protocol_of_set(count, request)
+    if are_categories(cues):
+        which = f"the {PUBLISHED:,}" if count == PUBLISHED else f"{count:,} of the {PUBLISHED:,}"
+        return f"{which} published stimuli, {_shown(SIDE, size)}"
+    if set(cues) <= set(shapes.CLASSES):
+        return f"{count:,} cue conflicts drawn for the set shapes, {_shown(shapes.SIZE, size)}"
+    return f"{count:,} cue conflicts in the published naming, whole at {size} pixels"
+
+
+def _protocol_of_set(count: int, request: Request) -> str:
+    size = request.subject.spec.size
+    if SUITE not in request.published:
+        settings = asdict(build_settings(request)) | {"stylizer": STYLIZER}
+        return f"{count:,} cue conflicts made of --data ({_said(settings)}), {_shown(size, size)}"
+    built = _settings(Path(request.published[SUITE]))
+    side = built.get("size")
+    shown = _shown(side, size) if isinstance(side, int) else f"whole at {size} pixels"
+    return f"{count:,} images of a stylised set{f' ({said})' if (said := _said(built)) else ''}, {shown}"
+
+
+def _are_named(rows: Sequence[Row]) -> bool:
+    try:
+        return all(cue_pair(row.file) == (row.label, row.texture) for row in rows)
+    except ValueError:
+        return False
+
+
+def _settings(root: Path) -> Mapping[str, Any]:
+    """What the set was built with, as its build.json says; empty where it is gone."""
+    try:
+        settings = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+    names = ("stylizer", "alpha", "partners", "seed", "size")
+    return ", ".join(f"{name} {settings[name]}" for name in names if name in settings)
+
+
+def _shown(side: int, size: int) -> str:
+    """How square images come to the network's size; they are never cut."""
+    if side == size:
+        return f"at their own {side} pixels"
+    return f"{'up' if side < size else 'down'}scaled from {side} to {size} pixels"
+
+
+def _measures(result: ShapeBias, ties: int, protocol: str) -> list[Measure]:
+    said = {
+        f"undefined: none of {counted(result.n, 'answer')} names a cue": not result.named,
+        f"{counted(result.dropped, 'image')} with both cues of one class dropped": result.dropped,
+        f"{counted(ties, 'answer')} tied": ties,
+    }
+    note = "; ".join(words for words, holds in said.items() if holds)
+    without = f"without {', '.join(result.undefined)}, where no answer names a cue" if result.undefined else ""
+    numbers = {
+        "shape answers": result.shape,
+        "texture answers": result.texture,
+        "other answers": result.other,
+        "dropped images": result.dropped,
+        "tied answers": ties,
+    }
+    whole = result.n + result.dropped
+    return [
+        share(SUITE, "shape bias", result.shape, result.named, protocol, headline=True, note=note),
+        share(SUITE, "cue accuracy", result.named, result.n, protocol),
+        Measure(SUITE, "macro shape bias", result.macro, result.named, protocol, note=without),
+        *(
+            Measure(SUITE, name, number, whole, protocol, unit="count", better="neither")
+            for name, number in numbers.items()
+        ),
+        *(
+            share(SUITE, f"shape bias of {category}", counts.shape, counts.named, f"{protocol}; shapes of one class")
+            for category, counts in result.categories.items()
+        ),
+    ]
