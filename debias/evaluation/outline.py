@@ -68,11 +68,11 @@ def otsu(values: NDArray[np.float64]) -> float:
 
 
 def _largest_part(mask: Tensor) -> Tensor:
-    """The largest 8-connected part of a mask (H, W) bool; of equal ones the one whose last pixel comes last."""
+    """The largest 8-connected part of a mask (H, W) bool; of equal ones the one that ends first."""
     numbers = torch.arange(1, mask.numel() + 1, dtype=torch.float32).view(mask.shape) * mask
     numbers = _spread(numbers, mask)
-    found, sizes = numbers[mask].unique(return_counts=True)
-    return numbers == found[len(sizes) - 1 - sizes.flip(0).argmax()]
+    sizes = torch.bincount(numbers[mask].long())  # by the number of the part's last pixel
+    return numbers == int(sizes.argmax())
 
 
 def _connected_to_frame(mask: Tensor) -> Tensor:
