@@ -11,7 +11,8 @@ from torch import nn
 from debias.pipelines import ImageLoader, image_loader, shapes
 
 from .answers import FGSM, PGD10, answer
-from .shape_bias import ShapeBias, shape_bias
+from .cue_names import cue_pair
+from .shape_bias import ShapeBias, Trial, shape_bias
 
 __all__ = ["ShapesResult", "evaluate_shapes"]
 
@@ -36,7 +37,7 @@ def evaluate_shapes(model: nn.Module, seed: int, *, branch: str = "main") -> Sha
     conflicts = _loader(seed, "cue-conflict")
     return ShapesResult(
         clean=answer(model, clean, branch=branch).accuracy,
-        conflict=shape_bias(answer(model, conflicts, branch=branch).guesses, *cues(conflicts)),
+        conflict=shape_bias(_trials(answer(model, conflicts, branch=branch).guesses, conflicts)),
         silhouettes=answer(model, _loader(seed, "silhouettes"), branch=branch).accuracy,
         textures=answer(model, _loader(seed, "textures"), branch=branch).accuracy,
         fgsm=answer(model, clean, branch=branch, attack=FGSM).accuracy,
@@ -44,11 +45,10 @@ def evaluate_shapes(model: nn.Module, seed: int, *, branch: str = "main") -> Sha
     )
 
 
-def cues(loader: ImageLoader) -> tuple[torch.Tensor, torch.Tensor]:
-    """The shape and the texture class of each image, (N,) int64: its folder, and the end of its name."""
-    names = [name.rsplit("/", 1)[-1].rsplit(".", 1)[0] for name in loader.listing.names]
-    textures = [shapes.CLASSES.index(name.split("-")[-1].rstrip("0123456789")) for name in names]
-    return torch.from_numpy(loader.listing.labels), torch.tensor(textures)
+def _trials(guesses: torch.Tensor, loader: ImageLoader) -> list[Trial]:
+    """The guessed classes (N,) int64 beside the two cues that the images' names carry."""
+    names = zip(loader.listing.names, guesses.tolist(), strict=True)
+    return [Trial(*cue_pair(name), loader.classes[guess]) for name, guess in names]
 
 
 def _loader(seed: int, split: str) -> ImageLoader:
