@@ -6,16 +6,22 @@ the colour of the frame, parted by Otsu's threshold (IEEE SMC 1979): the largest
 photo with a busy ground that is a shape of some kind, seldom the object's.
 """
 
+import io
+
 import kornia
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from debias.pipelines.loading.pixels import FORMATS
+from debias.pipelines.loading.sampler import EvalDraws
+
 from .made import Pixels
 
-__all__ = ["CANNY", "edges", "figure", "otsu", "silhouette"]
+__all__ = ["CANNY", "alpha_mask", "edges", "encode", "figure", "otsu", "silhouette"]
 
 CANNY = {"low_threshold": 0.1, "high_threshold": 0.2, "kernel_size": 5, "sigma": 1.0}  # of grey values in [0, 1]
 BINS = 256
@@ -32,9 +38,31 @@ def edges(image: Pixels) -> Pixels:
     return _black((found[0, 0] > 0).numpy())
 
 
-def silhouette(image: Pixels) -> Pixels:
-    """The figure of `image` (H, W, 3) uint8, black on white; white alone for an image of one colour."""
-    return _black(figure(image))
+def silhouette(image: Pixels, mask: Mask | None = None) -> Pixels:
+    """The figure of `image` (H, W, 3) uint8, or `mask` (H, W) where there is one, black on white.
+
+    White alone for an image of one colour.
+    """
+    return _black(figure(image) if mask is None else mask)
+
+
+def alpha_mask(data: bytes, cut: EvalDraws) -> Mask | None:
+    """Where the image of these bytes is more than half opaque, resized and cut as its pixels are, (H, W).
+
+    None for an image without an alpha channel, or with the same alpha everywhere, which parts nothing.
+    """
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if not image.has_transparency_data:
+            return None
+        alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+    least, most = alpha.getextrema()
+    if least == most:
+        return None
+    plan = cut(np.zeros(1, dtype=np.int64), np.array([[alpha.height, alpha.width]], dtype=np.int64), 0)
+    (height, width), (top, left) = plan.resizes[0].tolist(), plan.corners[0].tolist()
+    resized = alpha.resize((width, height), Image.Resampling.BILINEAR)
+    mask: Mask = np.asarray(resized.crop((left, top, left + cut.size[1], top + cut.size[0]))) > 127
+    return mask
 
 
 def figure(image: Pixels) -> Mask:
@@ -98,3 +126,10 @@ def _spread(values: Tensor, mask: Tensor, *, diagonal: bool = True) -> Tensor:
 
 def _black(mask: Mask) -> Pixels:
     return np.repeat(np.where(mask, np.uint8(0), np.uint8(255))[:, :, None], 3, axis=2)
+
+
+def encode(pixels: Pixels) -> bytes:
+    """Pixels (H, W, 3) as PNG: two colours take little, and JPEG would blur the lines."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
