@@ -13,15 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
-from torch.nn import functional as F
 
 from debias.pipelines.loading.pixels import FORMATS
 from debias.pipelines.loading.sampler import EvalDraws
 
 from .made import Pixels
 
-__all__ = ["CANNY", "alpha_mask", "edges", "encode", "figure", "otsu", "silhouette"]
+__all__ = ["CANNY", "alpha_mask", "edges", "encode", "figure", "otsu", "parts", "silhouette"]
 
 CANNY = {"low_threshold": 0.1, "high_threshold": 0.2, "kernel_size": 5, "sigma": 1.0}  # of grey values in [0, 1]
 BINS = 256
@@ -70,12 +68,44 @@ def figure(image: Pixels) -> Mask:
     values = image.astype(np.float64)
     frame = np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
     distance = np.sqrt(((values - np.median(frame, axis=0)) ** 2).sum(axis=2))  # (H, W)
-    apart = torch.from_numpy(distance > otsu(distance))
-    if not bool(apart.any()):
+    apart = distance > otsu(distance)
+    if not apart.any():
         return np.zeros(apart.shape, dtype=np.bool_)
-    largest = _largest_part(apart)
-    filled: Mask = ~_connected_to_frame(~largest).numpy()
+    numbers = parts(apart, diagonal=True)
+    largest = numbers == np.bincount(numbers[apart]).argmax()  # of equal ones the one that begins first
+    ground = parts(~largest, diagonal=False)
+    outside = np.unique(np.concatenate([ground[0], ground[-1], ground[:, 0], ground[:, -1]]))
+    filled: Mask = largest | ~np.isin(ground, outside)
     return filled
+
+
+def parts(mask: Mask, *, diagonal: bool) -> NDArray[np.int64]:
+    """The connected parts of a mask (H, W), numbered from 1 in the order of their first pixels; 0 outside of it.
+
+    Pixels touch along their sides, with `diagonal` at their corners too.
+    """
+    joined = [0]  # for each run of a row its part's first run, or a run on the way there
+    numbers = np.zeros(mask.shape, dtype=np.int64)
+    above: list[tuple[int, int, int]] = []  # start, stop and number of the runs of the row before
+    for y, row in enumerate(mask):
+        borders = np.flatnonzero(np.diff(row, prepend=False, append=False)).reshape(-1, 2)
+        runs, first = [], 0
+        for start, stop in borders.tolist():
+            number = len(joined)
+            joined.append(number)
+            while first < len(above) and above[first][1] + diagonal <= start:
+                first += 1
+            for left, _, other in above[first:]:
+                if left >= stop + diagonal:
+                    break
+                _join(joined, number, other)
+            numbers[y, start:stop] = number
+            runs.append((start, stop, number))
+        above = runs
+    roots = np.array([_first(joined, number) for number in range(len(joined))], dtype=np.int64)
+    _, ordered = np.unique(roots, return_inverse=True)
+    named: NDArray[np.int64] = ordered[numbers]
+    return named
 
 
 def otsu(values: NDArray[np.float64]) -> float:
@@ -95,33 +125,16 @@ def otsu(values: NDArray[np.float64]) -> float:
     return float(borders[1:-1][np.nanargmax(between)])
 
 
-def _largest_part(mask: Tensor) -> Tensor:
-    """The largest 8-connected part of a mask (H, W) bool; of equal ones the one that ends first."""
-    numbers = torch.arange(1, mask.numel() + 1, dtype=torch.float32).view(mask.shape) * mask
-    numbers = _spread(numbers, mask)
-    sizes = torch.bincount(numbers[mask].long())  # by the number of the part's last pixel
-    return numbers == int(sizes.argmax())
+def _first(joined: list[int], number: int) -> int:
+    while joined[number] != number:
+        joined[number] = joined[joined[number]]
+        number = joined[number]
+    return number
 
 
-def _connected_to_frame(mask: Tensor) -> Tensor:
-    """The part of a mask (H, W) bool that reaches the border of the image by 4-connected steps."""
-    start = torch.zeros(mask.shape)
-    for side in (start[0], start[-1], start[:, 0], start[:, -1]):
-        side.fill_(1)
-    return _spread(start * mask, mask, diagonal=False) > 0
-
-
-def _spread(values: Tensor, mask: Tensor, *, diagonal: bool = True) -> Tensor:
-    """Let each pixel of the mask take the largest of its neighbours' values (H, W) float32 until nothing changes."""
-    while True:
-        grown = F.max_pool2d(values[None], 3, stride=1, padding=1)[0]
-        if not diagonal:
-            wide = F.max_pool2d(values[None], (1, 3), stride=1, padding=(0, 1))[0]
-            grown = torch.maximum(wide, F.max_pool2d(values[None], (3, 1), stride=1, padding=(1, 0))[0])
-        grown = grown * mask
-        if torch.equal(grown, values):
-            return values
-        values = grown
+def _join(joined: list[int], one: int, other: int) -> None:
+    one, other = _first(joined, one), _first(joined, other)
+    joined[max(one, other)] = min(one, other)
 
 
 def _black(mask: Mask) -> Pixels:

@@ -1,7 +1,7 @@
 """Accuracy on images without a texture: filled silhouettes, and edges alone.
 
-Geirhos et al., ICLR 2019, show both, black on white, of 16 categories. Without a published folder they are made of --data:
-edges by Canny; a silhouette of the alpha channel where an image has one, else by a rule that knows no objects
+Geirhos et al., ICLR 2019, show both, black on white, of 16 categories. Without a published folder they are made of
+--data: edges by Canny; a silhouette of the alpha channel where an image has one, else by a rule that knows no objects
 (`..outline`), and the protocol says so. The embedded set `shapes` has silhouettes of its own.
 """
 
@@ -122,8 +122,8 @@ SUITES = {
         _silhouettes,
         lambda: {"rule": RULE},
         "of the alpha channel where an image has one, else what differs from the frame's median colour by more than "
-        "Otsu's threshold, its largest part, holes filled, black on white: no segmentation, and where the ground is busy "
-        "seldom the object's shape",
+        "Otsu's threshold, its largest part, holes filled, black on white: no segmentation, and where the ground is "
+        "busy seldom the object's shape",
     ),
     "edges": Outlines(
         "edges",

@@ -1,9 +1,9 @@
 """Accuracy on images that wear the texture of others; the right answer is the class of the shape.
 
-Geirhos et al., ICLR 2019: Stylized-ImageNet is AdaIN at alpha 1 in the styles of paintings, at 224 pixels, answered among
-all classes. There is no published copy, so a number says of which set it is: one of `debias build-stylized` by its
-manifest, one that is made of --data by its recipe. Made of --data each image takes the style of another one, of any
-class: some keep the texture of their own class, as in the training of Li et al., ICLR 2021.
+Geirhos et al., ICLR 2019: Stylized-ImageNet is AdaIN at alpha 1 in the styles of paintings, at 224 pixels, answered
+among all classes. There is no published copy, so a number says of which set it is, by the digest of its manifest. Made
+of --data each image takes the style of another one, of any class: some keep the texture of their own class, as in the
+training of Li et al., ICLR 2021.
 """
 
 from collections.abc import Mapping, Sequence
