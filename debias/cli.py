@@ -19,9 +19,9 @@ from . import __version__
 COMMANDS = {
     "build-stylized": "Build a stylised image set with dual shape and texture labels.",
     "train": "Train a network: debiased, AdvProp, or both.",
-    "shape-bias": "Shape bias from per-trial decision files.",
     "evaluate": "Measure a network: accuracy, robustness, shape bias.",
     "export": "Write a network for other programs, without branches.",
+    "shape-bias": "Shape bias from per-trial decision files.",
     "fit-stylizer": "Fit a stylizer network on your own photos and styles.",
     "preview": "Draw a contact sheet of cue-conflict images with their labels.",
     "demo": "A tour on embedded data: no download, no GPU.",

@@ -19,8 +19,8 @@ class CuePair(NamedTuple):
 def cue_pair(name: str) -> CuePair:
     """The categories in an image's name, folders before it aside; ValueError for a name that carries no pair.
 
-    The name's last `_` part is `<shape><i>-<texture><j>`, then the extension. Silhouettes filled with a rotated texture,
-    `keyboard6-cat1-288.png`, have a third part and are refused: read naively, their texture would have no name.
+    The name's last `_` part is `<shape><i>-<texture><j>`, then the extension. Silhouettes filled with a rotated
+    texture, `keyboard6-cat1-288.png`, have a third part and are refused: read naively, their texture has no name.
     """
     found = NAME.fullmatch(name.rpartition("/")[2])
     if found is None:

@@ -12,6 +12,8 @@ from torch import Tensor
 from debias.pipelines.view import Logits
 
 from .imagenet import wnids
+from .labels import class_indices
+from .subject import Subject
 
 __all__ = ["Decide", "among", "by_mean_probability", "imagenet_places", "tied"]
 
@@ -35,9 +37,9 @@ def among(places: Sequence[int]) -> Decide:
 def by_mean_probability(groups: Sequence[Sequence[int]]) -> Decide:
     """The answers are groups of logits, each with the mean probability of its members (Geirhos et al., ICLR 2019).
 
-    The mean, not the sum: a group of 109 dogs has no advantage over one of a single airplane. In float64 from the logits:
-    in float32 a confident softmax is 0 in every group, and a tie. Equal logits make an exact tie whatever the sizes.
-    The result is normalised over the groups; where all have probability 0, to equal shares.
+    The mean, not the sum: a group of 109 dogs has no advantage over one of a single airplane. In float64 from the
+    logits: in float32 a confident softmax is 0 in every group, and a tie. Equal logits make an exact tie whatever the
+    sizes. The result is normalised over the groups; where all have probability 0, to equal shares.
     """
     indices = [torch.tensor(group) for group in groups]
 
@@ -59,10 +61,14 @@ def tied(log_probabilities: Tensor) -> Tensor:
     return (log_probabilities == best).sum(1) > 1
 
 
-def imagenet_places(classes: Sequence[str]) -> Mapping[str, int] | None:
-    """Where each of ImageNet's 1000 classes stands among a network's `classes`; None where they are not just these."""
-    places = {name: place for place, name in enumerate(classes)}
-    return places if len(classes) == len(places) and places.keys() == set(wnids()) else None
+def imagenet_places(subject: Subject) -> Mapping[str, int] | None:
+    """Where each of ImageNet's WordNet ids stands among a network's logits; None where its classes are others."""
+    if len(subject.classes) != len(wnids()):
+        return None
+    try:
+        return dict(zip(wnids(), class_indices(wnids(), subject), strict=True))
+    except ValueError:
+        return None
 
 
 def _log_mean_exp(values: Tensor) -> Tensor:

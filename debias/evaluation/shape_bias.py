@@ -6,7 +6,8 @@ and whose texture of another,
     shape bias = shape answers / (shape answers + texture answers).
 
 An answer that is neither enters nowhere; how many are not so is the cue accuracy, which says what the bias is worth.
-Trials are pooled, over categories and over people: that is what the paper's figures are. docs/shape_bias.md has the rules.
+Trials are pooled, over categories and over people: that is what the paper's figures are. docs/shape_bias.md has the
+rules.
 """
 
 import math
@@ -113,7 +114,8 @@ def shape_bias(trials: Iterable[Trial]) -> ShapeBias:
             found[2] += 1
             found[3] += trial.answer == NO_ANSWER
     categories = {name: Counts(*counts[name]) for name in sorted(counts)}
-    return ShapeBias(*map(sum, zip([0] * 4, *counts.values(), strict=True)), categories=categories, dropped=dropped)
+    shape, texture, other, unanswered = map(sum, zip([0] * 4, *counts.values(), strict=True))
+    return ShapeBias(shape, texture, other, unanswered, categories, dropped)
 
 
 def _share(count: int, n: int) -> float:

@@ -1,14 +1,14 @@
 """The plot of Geirhos et al., ICLR 2019, figure 4: each category's share of shape answers, and of texture answers.
 
-Categories stand in rows. A marker of each decision maker lies at its shape bias in that category, all shape on the left,
-all texture on the right; a vertical line is its shape bias over all trials. A category without an answer that names a
-cue has no marker.
+Categories stand in rows. A marker of each decision maker lies at its shape bias in that category, all shape on the
+left, all texture on the right; a vertical line is its shape bias over all trials. A category without an answer that
+names a cue has no marker.
 """
 
 import io
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,13 +22,14 @@ __all__ = ["draw", "encoded"]
 # Okabe and Ito's colours, which are told apart with any colour vision; black is the last. Markers differ too.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h", "<", ">", "p")
-STYLE = {
+STYLE: Any = {  # matplotlib types the keys as literals
     "font.family": "sans-serif",
     "font.size": 9,
     "svg.hashsalt": "debias",  # equal numbers give equal bytes
     "svg.fonttype": "none",  # text stays text
 }
-NARROW = 0.035  # of a row, between markers of two decision makers
+APART = 0.14  # of a row, between the markers of two decision makers, where all find room in 0.7
+LONGEST = 48  # letters of a name in the legend
 
 
 def draw(results: Mapping[str, ShapeBias]) -> Figure:
@@ -55,14 +56,15 @@ def _draw(results: Mapping[str, ShapeBias]) -> Figure:
     axes = figure.add_subplot()
     for number, (name, result) in enumerate(results.items()):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        offset = (number - (len(results) - 1) / 2) * min(NARROW * 4, 0.7 / len(results))
+        offset = (number - (len(results) - 1) / 2) * min(APART, 0.7 / len(results))
         points = [
             (counts.bias, row + offset)
             for row, category in enumerate(categories)
             if (counts := result.categories.get(category)) is not None and counts.named
         ]
-        axes.scatter(*zip(*points, strict=True) if points else ((), ()), s=34, c=colour, marker=marker, zorder=3,
-                     linewidths=0.6, edgecolors="white", label=_label(name, result), clip_on=False)
+        across, down = [x for x, _ in points], [y for _, y in points]
+        look: Any = {"c": colour, "marker": marker, "s": 34, "linewidths": 0.6, "edgecolors": "white"}
+        axes.scatter(across, down, zorder=3, label=_label(name, result), clip_on=False, **look)
         if result.named:
             axes.axvline(result.bias, color=colour, linewidth=1.4, alpha=0.85, zorder=2)
     axes.set_yticks(range(len(categories)), categories)
@@ -75,7 +77,7 @@ def _draw(results: Mapping[str, ShapeBias]) -> Figure:
     top.set_xticks(ticks, [f"{tick:.1f}" for tick in ticks])
     top.set_xlabel("share of shape answers, of those that name a cue")
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)  # clear of the markers at 1.0
     axes.set_axisbelow(True)
     for side in ("left", "right"):
         axes.spines[side].set_visible(False)
@@ -84,5 +86,6 @@ def _draw(results: Mapping[str, ShapeBias]) -> Figure:
 
 
 def _label(name: str, result: ShapeBias) -> str:
+    name = name if len(name) <= LONGEST else "…" + name[1 - LONGEST :]
     bias = "undefined" if math.isnan(result.bias) else f"{result.bias:.3f}"
     return f"{name}: shape bias {bias}, cue accuracy {result.cue_accuracy:.2f}"

@@ -15,8 +15,19 @@ DEFINITION = (
     "cue, no answer included; cue accuracy = (shape + texture) / trials; dropped: both cues of one category; macro: "
     "mean of the categories' shape biases"
 )
-HEADER = ("decision maker", "shape bias", "95 % interval", "shape", "texture", "other", "no answer", "cue accuracy")
-HEADER += ("trials", "dropped", "macro")
+HEADER = (
+    "decision maker",
+    "shape bias",
+    "95 % interval",
+    "shape",
+    "texture",
+    "other",
+    "no answer",
+    "cue accuracy",
+    "trials",
+    "dropped",
+    "macro",
+)
 
 Results = Mapping[str, ShapeBias]  # by decision maker
 
@@ -79,7 +90,9 @@ def notes(makers: Sequence[Decisions], results: Results) -> list[str]:
             said.append(f"{maker.name}: undefined, none of {counted(result.n, 'answer')} names a cue")
         elif result.undefined:
             without = ", ".join(result.undefined)
-            said.append(f"{maker.name}: undefined for {without}, where no answer names a cue; the macro mean is without")
+            said.append(
+                f"{maker.name}: undefined for {without}, where no answer names a cue; the macro mean is without"
+            )
     return said
 
 
@@ -89,10 +102,11 @@ def _rows(results: Results) -> list[tuple[str, ...]]:
         low, high = result.interval
         interval = "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
         counts = [f"{count:,}" for count in (result.shape, result.texture, result.other, result.unanswered)]
-        rows.append(
-            (name, _shown(result.bias), interval, *counts, _shown(result.cue_accuracy))
-            + (f"{result.n:,}", f"{result.dropped:,}", _shown(result.macro))
+        first, last = (
+            (name, _shown(result.bias), interval),
+            (f"{result.n:,}", f"{result.dropped:,}", _shown(result.macro)),
         )
+        rows.append((*first, *counts, _shown(result.cue_accuracy), *last))
     return rows
 
 

@@ -91,7 +91,9 @@ def read_lines(path: Path) -> list[Line]:
         if set(columns) <= set(header):
             for number, row in rows[1:]:
                 if len(row) != len(header):
-                    raise ValueError(f"{path}, line {number}: {len(row)} fields where the first line names {len(header)}")
+                    raise ValueError(
+                        f"{path}, line {number}: {len(row)} fields where the first line names {len(header)}"
+                    )
             places = [header.index(name) for name in columns]
             lines = read(path, [(number, [row[place].strip() for place in places]) for number, row in rows[1:]])
             if not lines:
@@ -116,7 +118,9 @@ def _published(path: Path, rows: list[tuple[int, list[str]]]) -> list[Line]:
         image = name.rpartition("/")[2].rpartition("_")[2]
         told = INSTRUCTED.get(next(iter(name.split("_")[1:]), ""))
         if told is not None:
-            raise ValueError(f"{place}: {name} is of an experiment whose people were told to name the {told}; leave it out")
+            raise ValueError(
+                f"{place}: {name} is of an experiment whose people were told to name the {told}; leave it out"
+            )
         try:
             shape, texture = cue_pair(name)
         except ValueError as error:

@@ -3,8 +3,8 @@
     --data imagenet-a=DIR, DIR/<WordNet id>/*    for v2 also DIR/<0 ... 999>/*, the number of the class
 
 A and R (Hendrycks et al., CVPR 2021; ICCV 2021) have 200 classes each, and the answer is the largest of these 200
-logits: unmasked, a network is measured on answers that cannot be right. Which folder is which class is told by its name,
-never by its place: a missing folder would shift all that follow, and sorted as text 10 comes before 2.
+logits: unmasked, a network is measured on answers that cannot be right. Which folder is which class is told by its
+name, never by its place: a missing folder would shift all that follow, and sorted as text 10 comes before 2.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class Variant:
 
     def cells(self, request: Request) -> Sequence[Cell]:
         """One pass over all images. ValueError where the network's or the folder's classes are others."""
-        places = imagenet_places(request.subject.classes)
+        places = imagenet_places(request.subject)
         if places is None:
             raise ValueError(
                 f"--suite {self.name}: needs a network of ImageNet's 1000 classes, named by WordNet id; this one has "
@@ -67,10 +67,11 @@ class Variant:
         """Accuracy, and the error where the papers print that."""
         rows = answers[self.name, ""]
         hits, n, spec = sum(row.answer == row.label for row in rows), len(rows), request.subject.spec
-        whole = f"the {n:,} images" if n == self.published else f"{n:,} images, the published set has {self.published:,}"
+        whole = (
+            f"the {n:,} images" if n == self.published else f"{n:,} images, the published set has {self.published:,}"
+        )
         protocol = (
-            f"{self.title}: {whole}; {self._decision}; "
-            f"{spec.size} pixels, crop {spec.crop:g}, {spec.interpolation}"
+            f"{self.title}: {whole}; {self._decision}; {spec.size} pixels, crop {spec.crop:g}, {spec.interpolation}"
         )
         accuracy = share(self.name, "top-1", hits, n, protocol, headline=not self.error)
         if not self.error:
@@ -80,7 +81,9 @@ class Variant:
     @property
     def _decision(self) -> str:
         count = len(self.indices())
-        return f"{count}-way masked: argmax of its {count} classes' logits" if count < 1000 else "argmax of 1000 classes"
+        return (
+            f"{count}-way masked: argmax of its {count} classes' logits" if count < 1000 else "argmax of 1000 classes"
+        )
 
     def _images(self, request: Request) -> Listing:
         folder = request.published.get(self.name)

@@ -92,9 +92,9 @@ def test_a_category_without_a_cue_answer_is_named_and_left_out_of_the_macro_mean
 
 def test_the_interval_is_wilsons_over_the_answers_that_name_a_cue() -> None:
     found = shape_bias([Trial("bear", "cat", "bear")] * 162 + [Trial("bear", "cat", "cat")] * 572)
-    other = shape_bias([Trial("bear", "cat", "bear")] * 162 + [Trial("bear", "cat", "cat")] * 572 + [
-        Trial("bear", "cat", "dog")
-    ] * 466)
+    other = shape_bias(
+        [Trial("bear", "cat", "bear")] * 162 + [Trial("bear", "cat", "cat")] * 572 + [Trial("bear", "cat", "dog")] * 466
+    )
     low, high = found.interval
     assert other.interval == (low, high)
     z, p, n = 1.959963984540054, 162 / 734, 734  # the ends solve (p - x)^2 = z^2 x (1 - x) / n

@@ -68,9 +68,7 @@ def test_people_are_pooled_into_one_decision_maker(tmp_path: Path) -> None:
 
 
 def test_files_of_one_network_are_pooled(tmp_path: Path) -> None:
-    files = [
-        write(tmp_path / f"{number}.csv", line("vgg", "cat", "bear", "cat", number=number)) for number in (1, 2)
-    ]
+    files = [write(tmp_path / f"{number}.csv", line("vgg", "cat", "bear", "cat", number=number)) for number in (1, 2)]
     (maker,) = decisions(files)
     assert len(maker.trials) == 2
 
@@ -136,7 +134,10 @@ def test_categories_of_ones_own(tmp_path: Path) -> None:
         (["vgg,1,1,NaN,cat,dog,0,0001_s5n_dnn_0_bear_00_bear1-cat2.png"], ("line 2", "'dog'", "'bear'")),
         ([",1,1,NaN,cat,bear,0,bear1-cat2.png"], ("line 2", "no subject")),
         (["alexnet,1,1,NaN,dog,keyboard,0,1011_tfr_dnn_0_keyboard_00_keyboard6-cat1-288.png"], ("line 2", "cue pair")),
-        (["s,1,1,1.5,chair,chair,0,1051_stg_s01_0_chair_00_chair9-bicycle3.png"], ("line 2", "told to name the texture")),
+        (
+            ["s,1,1,1.5,chair,chair,0,1051_stg_s01_0_chair_00_chair9-bicycle3.png"],
+            ("line 2", "told to name the texture"),
+        ),
         (["s,1,1,1.5,chair,chair,0,1051_scg_s01_0_chair_00_chair9-bicycle3.png"], ("line 2", "told to name the shape")),
         ([line("vgg", "cat", "bear", "cat"), "", line("vgg", "cat", "bear", "cat")], ("line 4", "again", "line 2")),
         ([], ("no trials",)),
@@ -145,18 +146,20 @@ def test_categories_of_ones_own(tmp_path: Path) -> None:
 )
 def test_a_garbled_file_is_refused_by_line(tmp_path: Path, lines: Sequence[str], parts: Sequence[str]) -> None:
     path = write(tmp_path / "decisions.csv", *lines)
-    with pytest.raises(ValueError, match="decisions.csv") as refusal:
+    with pytest.raises(ValueError, match=r"decisions\.csv") as refusal:
         decisions([path])
     assert "\n" not in str(refusal.value)
     for part in parts:
         assert part in str(refusal.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"\n\n", b"\x89PNG\r\n\x1a\n\x00\x00", b"a,b,c\n1,2,3\n", b"subj\x00,session\n", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\n\n", b"\x89PNG\r\n\x1a\n\x00\x00", b"a,b,c\n1,2,3\n", b"subj\x00,session\n", b"\xff\xfe"]
+)
 def test_what_is_no_decision_file_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "junk.csv"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="junk.csv"):
+    with pytest.raises(ValueError, match=r"junk\.csv"):
         decisions([path])
 
 
