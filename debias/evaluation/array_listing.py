@@ -62,12 +62,12 @@ def list_rows(path: Path, start: int, labels: NDArray[np.int64], classes: tuple[
 def read_labels(path: Path) -> NDArray[np.int64]:
     """The class numbers of labels.npy, (N,) int64; ValueError for another kind of array."""
     try:
-        labels = np.load(path, allow_pickle=False)
+        labels: NDArray[np.int64] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"cannot read {path}: {error}; get the file again") from None
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not len(labels):
         raise ValueError(f"{path} holds no list of class numbers, but {labels.dtype} {labels.shape}")
-    return labels.astype(np.int64)
+    return labels.astype(np.int64, copy=False)
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], int]:

@@ -32,7 +32,9 @@ class Baseline:
         was, here = (self.protocols[key], self.images[key]), (protocol or self.protocols[key], n)
         if was != here:
             said = [f"({images:,} images: {words})" for words, images in (was, here)]
-            raise ValueError(f"{what} was measured otherwise {said[0]} than here {said[1]}; evaluate the baseline again")
+            raise ValueError(
+                f"{what} was measured otherwise {said[0]} than here {said[1]}; evaluate the baseline again"
+            )
         return 1 - self.top1[key]
 
 
@@ -41,20 +43,21 @@ def read_baseline(folder: Path) -> Baseline:
     path = folder / "results.json"
     try:
         said = json.loads(path.read_bytes())
-        measures = [_top1(entry) for entry in said["measures"]]
+        measures = [measure for entry in said["measures"] if (measure := _top1(entry)) is not None]
         subject = said["subject"]
         name = f"{subject['model']} (weights {subject['weights'][:12]})"
     except OSError as error:
-        raise ValueError(f"--baseline {folder}: cannot read {path}: {error.strerror}; give a folder of debias evaluate") from None
+        raise ValueError(
+            f"--baseline {folder}: cannot read {path}: {error.strerror}; give a folder of debias evaluate"
+        ) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"--baseline {folder}: {path} is damaged ({error!r}); evaluate it again") from None
-    found = {key: entry for key, *entry in filter(None, measures)}
     return Baseline(
         folder,
         name,
-        {key: entry[0] for key, entry in found.items()},
-        {key: entry[1] for key, entry in found.items()},
-        {key: entry[2] for key, entry in found.items()},
+        top1={key: value for key, value, _, _ in measures},
+        images={key: n for key, _, n, _ in measures},
+        protocols={key: protocol for key, _, _, protocol in measures},
     )
 
 

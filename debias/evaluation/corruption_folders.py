@@ -30,13 +30,19 @@ def reads_arrays(folder: Path) -> bool:
 def published_corruptions(folder: Path) -> tuple[str, ...]:
     """The 15 corruptions, or the 19 where `folder` has them; ValueError, which names them, where some are missing."""
     if not folder.is_dir():
-        raise ValueError(f"--data corruptions={folder}: no such folder; give the one that holds gaussian_noise and others")
+        raise ValueError(
+            f"--data corruptions={folder}: no such folder; give the one that holds gaussian_noise and others"
+        )
     there = [name for name in (*CORRUPTIONS, *EXTRA) if _places(folder, name)]
     missing = [name for name in CORRUPTIONS if name not in there]
     if any(name in there for name in EXTRA):
         missing += [name for name in EXTRA if name not in there]
     if missing:
-        fix = "unpack them too" if set(missing) & set(CORRUPTIONS) else "unpack them too, or move the other extra ones away"
+        fix = (
+            "unpack them too"
+            if set(missing) & set(CORRUPTIONS)
+            else "unpack them too, or move the other extra ones away"
+        )
         raise ValueError(f"--data corruptions={folder} lacks {', '.join(missing)}; {fix}")
     return tuple(there)
 
@@ -57,7 +63,9 @@ def published_cells(folder: Path) -> Cells:
 
 
 def _places(folder: Path, corruption: str) -> list[Path]:
-    names = [f"{corruption}.npy"] if reads_arrays(folder) else [corruption, *(f"{group}/{corruption}" for group in GROUPS)]
+    names = (
+        [f"{corruption}.npy"] if reads_arrays(folder) else [corruption, *(f"{group}/{corruption}" for group in GROUPS)]
+    )
     return [folder / name for name in names if (folder / name).exists()]
 
 

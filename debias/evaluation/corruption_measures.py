@@ -1,9 +1,9 @@
 """What the rows of corrupted images come to, each quantity under its own name.
 
-    top-1 of fog/3                       accuracy of each cell, with Wilson's interval
-    mean error, 15 corruptions           not normalised; `, 19 corruptions` is another number
-    CE of fog, mCE, relative mCE         divided by AlexNet's errors: the published ImageNet-C alone
-    mCE to baseline, relative ...        divided by those of `--baseline`; `, 19 corruptions` where it has them
+top-1 of fog/3                       accuracy of each cell, with Wilson's interval
+mean error, 15 corruptions           not normalised; `, 19 corruptions` is another number
+CE of fog, mCE, relative mCE         divided by AlexNet's errors: the published ImageNet-C alone
+mCE to baseline, relative ...        divided by those of `--baseline`; `, 19 corruptions` where it has them
 """
 
 import math
@@ -53,7 +53,7 @@ class CorruptionRows:
     def measures(self, baseline: Baseline | None) -> list[Measure]:
         """All that can be said; ValueError, which names it, for a missing cell or one of other images."""
         self._check()
-        sets = [CORRUPTIONS]
+        sets: list[tuple[str, ...]] = [CORRUPTIONS]
         if any(corruption in EXTRA for corruption, _ in self.rows):
             sets.append(CORRUPTIONS + EXTRA)
         found = [self._top1(cell) for cell in self.rows]
@@ -143,7 +143,11 @@ class CorruptionRows:
             else:
                 why = "undefined: the baseline has no clean error; evaluate it with --suite clean too"
         made = ", generated" if self.generated else ""
-        which = " to baseline" + made + ("" if len(corruptions) == len(CORRUPTIONS) else f", {len(corruptions)} corruptions")
+        which = (
+            " to baseline"
+            + made
+            + ("" if len(corruptions) == len(CORRUPTIONS) else f", {len(corruptions)} corruptions")
+        )
         return self._normalised(Reference(baseline.name, means, reference), corruptions, clean, "", why, which)
 
     # Both
@@ -157,11 +161,13 @@ class CorruptionRows:
     def _normalised(
         self, reference: Reference, corruptions: Sequence[str], clean: float, note: str, why: str, which: str
     ) -> list[Measure]:
-        """CE of each corruption, mCE and relative mCE; `which` ends their names, `why` says why the last is undefined."""
+        """CE of each corruption, mCE and relative mCE; `which` ends their names, `why` is why the last is undefined."""
         means = mean_errors(self._errors(), corruptions)
         ratios = corruption_errors(means, reference)
         relative = relative_corruption_errors(means, clean, reference)
-        protocol = f"{self.protocol}; mean over {len(corruptions)} corruptions of the ratio to the errors of {reference.name}"
+        protocol = (
+            f"{self.protocol}; mean over {len(corruptions)} corruptions of the ratio to the errors of {reference.name}"
+        )
         of_clean = f"{protocol}, each less its clean error"
         weights = {name: 100 / (len(ratios) * reference.errors[name]) for name in ratios if reference.errors[name] > 0}
         low, high = _interval(self._by_image(weights)) if len(weights) == len(ratios) else (math.nan, math.nan)

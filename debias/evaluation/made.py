@@ -3,8 +3,9 @@
     SETS/<kind>-<digest>/recipe.json            what the digest stands for, in plain words
     SETS/<kind>-<digest>/<part>/<class>/<image> parts appear whole: a kill leaves none half
 
-SETS is `Request.made`, or `evaluation` in the user's cache folder. The digest is over the bytes of every source file and
-the recipe, and over no path: the same images elsewhere are the same set. Two processes that want one part make it once.
+SETS is `Request.made`, or `evaluation` in the user's cache folder. The digest is over the bytes of every source file
+and the recipe, and over no path: the same images elsewhere are the same set. Two processes that want one part make it
+once.
 """
 
 import contextlib
