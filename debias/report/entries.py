@@ -118,7 +118,7 @@ def _joined(one: Evaluation, other: Evaluation) -> Evaluation:
         one,
         numbers=one.numbers + other.numbers,
         decisions={**one.decisions, **other.decisions},
-        images={**one.images, **other.images},
+        roots=one.roots + other.roots,
     )
 
 

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from debias.pipelines import shapes
 from debias.train.records import Line, read_metrics
 
 from ..evaluation.measure import Measure
+from ..evaluation.results import PER_IMAGE, read_results
+from ..wording import counted
 
 __all__ = ["Decision", "Evaluation", "Key", "Number", "Training", "load"]
 
-FORMAT = 1
+CONFLICTS = "cue-conflict"  # the suite
 Key = tuple[str, str, str]  # suite, cell, metric
 
 
@@ -42,7 +45,6 @@ class Decision:
     texture: str
     answer: str
     confidence: float
-    cell: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,12 @@ class Evaluation:
     objective: str = ""
     version: str = ""
     branches: tuple[str, ...] = ("main",)
-    classes: tuple[str, ...] = ()
+    classes: str = ""  # how many, or whose
     spec: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     numbers: tuple[Number, ...] = ()
     decisions: Mapping[str, tuple[Decision, ...]] = field(default_factory=dict)  # by branch
-    images: Mapping[str, Path] = field(default_factory=dict)  # by "suite/cell", the folder that `file` is relative to
+    roots: tuple[Path, ...] = ()  # folders that a decision's `file` may lie in, the likeliest first
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ def load(folder: Path) -> list[Evaluation | Training]:
     if (folder / "results.json").is_file():
         found.append(_evaluation(folder))
     if (folder / "metrics.jsonl").is_file() and (folder / "settings.json").is_file():
-        settings = _json(folder / "settings.json")
-        found.append(Training(folder, settings.get("settings", settings), tuple(read_metrics(folder / "metrics.jsonl"))))
+        lines = read_metrics(folder / "metrics.jsonl")
+        found.append(Training(folder, _settings(folder / "settings.json"), tuple(lines)))
     if not found:
         raise ValueError(
             f"{folder}: holds neither results.json nor metrics.jsonl; give folders of debias evaluate or debias train"
@@ -88,40 +90,50 @@ def load(folder: Path) -> list[Evaluation | Training]:
     return found
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _settings(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON, or damaged ({error})") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds no JSON object; write it again with debias")
-    return values
+        settings = values.get("settings", {})
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: not the settings of a run, or damaged ({error})") from error
+    return dict(settings)
 
 
 def _evaluation(folder: Path) -> Evaluation:
-    path = folder / "results.json"
-    values = _json(path)
-    if values.get("format") != FORMAT:
-        raise ValueError(f"{path}: its format is {values.get('format')!r}, not {FORMAT}; evaluate again")
+    values = read_results(folder)
     try:
         subject = values["subject"]
+        classes = subject.get("classes", ())
         return Evaluation(
             folder,
             str(subject["name"]),
             str(subject.get("model", "")),
             str(subject.get("weights", "")),
             str(subject.get("objective", "")),
-            str(values.get("version", "")),
+            str(values.get("debias", "")),
             tuple(map(str, subject.get("branches", ("main",)))),
-            tuple(map(str, subject.get("classes", ()))),
+            classes if isinstance(classes, str) else counted(len(classes), "class") if len(classes) == 1 else f"{len(classes):,} classes",
             dict(subject.get("spec", {})),
             dict(values.get("settings", {})),
             tuple(map(_number, values["measures"])),
             _decisions(folder / "per_image.csv"),
-            {cell: Path(entry["root"]) for cell, entry in values.get("images", {}).items()},
+            _roots(values),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged, or not of debias evaluate ({error!r}); evaluate again") from error
+        raise ValueError(f"{folder / 'results.json'}: damaged ({error!r}); evaluate again") from error
+
+
+def _roots(values: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Where the cue conflicts may lie: where the results say, else what was evaluated, or a folder in it."""
+    said = [Path(entry["root"]) for cell, entry in values.get("images", {}).items() if cell.startswith(CONFLICTS)]
+    settings = values.get("settings", {})
+    asked = [(settings.get("published") or {}).get(CONFLICTS), settings.get("data")]
+    for data in asked:
+        if data == "shapes":
+            said.append(shapes.folder() / CONFLICTS)
+        elif isinstance(data, str):
+            said += [Path(data) / CONFLICTS, *(Path(data) / split for split in ("test", "val", "train")), Path(data)]
+    return tuple(said)
 
 
 _OF_MEASURE = {field.name for field in fields(Measure)}
@@ -130,9 +142,12 @@ _OF_MEASURE = {field.name for field in fields(Measure)}
 def _number(values: Mapping[str, Any]) -> Number:
     given = {name: value for name, value in values.items() if name in _OF_MEASURE}
     given |= {name: _float(given.get(name)) for name in ("value", "low", "high")}
-    given["n"] = int(given["n"])
-    others = {name: _words(values.get(name, "")) for name in ("preprocessing", "data")}
-    return Number(Measure(**given), str(values.get("branch", "main")), **others)
+    return Number(
+        Measure(**given | {"n": int(given["n"])}),
+        str(values.get("branch", "main")),
+        _words(values.get("preprocessing", "")),
+        str(values.get("data", "")),
+    )
 
 
 def _float(value: object) -> float:
@@ -140,20 +155,33 @@ def _float(value: object) -> float:
     return math.nan if value is None else float(value)  # type: ignore[arg-type]
 
 
-def _words(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _words(made: object) -> str:
+    """How images were prepared, in a line: "size 224, crop 0.875, bilinear, mean 0.5 0.5 0.5"."""
+    if not isinstance(made, Mapping):
+        return str(made)
+    return ", ".join(f"{name} {_plain(value)}" for name, value in made.items())
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _decisions(path: Path) -> dict[str, tuple[Decision, ...]]:
-    """Of the lines of `path` those of cue conflicts, by branch; none where there is no such file."""
+    """Of the lines of `path` those of cue conflicts, by branch; none where there is no such file.
+
+    Line by line: the file has one for every image of every corruption, which together would fill the memory.
+    """
     found: dict[str, list[Decision]] = {}
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["suite"] == "cue-conflict" and row["texture"] and row["texture"] != row["label"]:
-                decision = Decision(
-                    row["file"], row["label"], row["texture"], row["answer"], float(row["confidence"]), row["cell"]
-                )
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != PER_IMAGE:
+            raise ValueError(f"{path.name} is none of debias evaluate")
+        for row in reader:
+            if row["suite"] == CONFLICTS and row["texture"] and row["texture"] != row["label"]:
+                decision = Decision(row["file"], row["label"], row["texture"], row["answer"], float(row["confidence"]))
                 found.setdefault(row["branch"], []).append(decision)
     return {branch: tuple(decisions) for branch, decisions in found.items()}

@@ -7,7 +7,7 @@ Equal folders under equal names make equal bytes: no date, no place. Text from f
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -456,9 +456,9 @@ def _card(entry: Entry, lines: Sequence[Row]) -> dict[str, Any]:
             ("objective", evaluation.objective),
             ("weights sha256", evaluation.weights),
             ("branches", ", ".join(evaluation.branches)),
-            ("classes", f"{len(evaluation.classes):,}" if evaluation.classes else ""),
+            ("classes", evaluation.classes),
             ("input", _input(spec)),
-            ("settings", ", ".join(f"{name} {_plain(value)}" for name, value in evaluation.settings.items() if value is not None)),
+            ("settings", _settings(evaluation.settings)),
             ("debias", evaluation.version),
         ]
     if training is not None:
@@ -467,6 +467,12 @@ def _card(entry: Entry, lines: Sequence[Row]) -> dict[str, Any]:
     color = next((row.color for row in lines if row.label == entry.label), None)
     shown = [(name, text) for name, text in told if text]
     return {"name": entry.label, "mark": mark(color) if color is not None else "", "lines": shown}
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """What was asked for, without folders: equal pages for equal evaluations, wherever they lie."""
+    asked = {name: value for name, value in settings.items() if name not in ("data", "published", "baseline")}
+    return ", ".join(f"{name} {_plain(value)}" for name, value in asked.items() if value not in (None, ""))
 
 
 def _input(spec: Any) -> str:

@@ -62,9 +62,7 @@ def _spread(ranked: Sequence[Decision], cue: str, count: int) -> Iterator[Decisi
 
 
 def _uri(row: Row, decision: Decision) -> str:
-    images = row.evaluation.images
-    root = images.get(f"cue-conflict/{decision.cell}") or images.get("cue-conflict")
-    path = _inside(root, decision.file) if root else None
+    path = next((path for root in row.evaluation.roots if (path := _inside(root, decision.file))), None)
     if path is None:
         return ""
     try:
@@ -81,5 +79,8 @@ def _uri(row: Row, decision: Decision) -> str:
 
 def _inside(root: Path, file: str) -> Path | None:
     """The file below `root`, or None where its name leads out of it: results may come from elsewhere."""
-    path = (root / file).resolve()
-    return path if path.is_relative_to(root.resolve()) and path.is_file() else None
+    try:
+        path = (root / file).resolve()
+        return path if path.is_relative_to(root.resolve()) and path.is_file() else None
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        return None

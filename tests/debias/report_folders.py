@@ -71,17 +71,18 @@ def write_results(
     pairs = [part if isinstance(part, tuple) else (part, {}) for part in measures]
     told = [
         {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in asdict(one).items()}
-        | {"branch": "main", "preprocessing": "64 pixels, crop 1, bilinear", "data": "d" * 64}
+        | {"branch": "main", "preprocessing": {"size": 64, "crop": 1.0, "interpolation": "bilinear"}, "data": "d" * 64}
         | dict(more)
         for one, more in pairs
     ]
     spec = {"size": 64, "mean": [0.5] * 3, "std": [0.5] * 3, "crop": 1.0, "interpolation": "bilinear"}
     about = {"name": name, "model": "resnet18", "weights": "a1" * 32, "classes": list(classes), "objective": "vanilla"}
     values = {
-        "format": 1,
-        "version": "0.1.0",
+        "format": "debias evaluation",
+        "version": 1,
+        "debias": "0.1.0",
         "subject": about | {"branches": ["main"], "spec": spec} | subject,
-        "settings": {"suite": "clean,cue-conflict", "precision": "fp32", "seed": 0},
+        "settings": {"suites": ["clean", "cue-conflict"], "data": None, "published": {}, "precision": "fp32", "seed": 0},
         "measures": told,
     }
     if images is not None:
