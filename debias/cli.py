@@ -24,6 +24,7 @@ COMMANDS = {
     "shape-bias": "Shape bias from per-trial decision files.",
     "fit-stylizer": "Fit a stylizer network on your own photos and styles.",
     "preview": "Draw a contact sheet of cue-conflict images with their labels.",
+    "report": "Compare runs and their evaluations on one HTML page.",
     "demo": "A tour on embedded data: no download, no GPU.",
 }
 

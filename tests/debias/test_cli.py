@@ -35,6 +35,7 @@ ARGUMENTS = {  # what each command cannot do without
     "preview": ("photos",),
     "train": ("--data", "photos", "--out", "run"),
     "shape-bias": ("decisions.csv",),
+    "report": ("run",),
     "demo": (),
 }
 

@@ -1,0 +1,73 @@
+"""What the curves of the page show: training by view, and accuracy by severity of a corruption."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from debias.train.records import Line
+
+from .entries import Row
+
+__all__ = ["Point", "Severities", "corruption_table", "severities", "thinned", "training_views"]
+
+Point = tuple[float, float]
+POINTS = 120  # of a curve; of more, neighbours are averaged
+
+
+def training_views(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
+    """The lines by (split, view), the splits in which a view was seen side by side, in the order of the log."""
+    views: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        views.setdefault((line.split, line.view), []).append(line)
+    return views
+
+
+def thinned(points: Sequence[Point], limit: int = POINTS) -> tuple[list[Point], int]:
+    """At most `limit` points, each the mean of as many neighbours, and how many that is; points that are NaN go."""
+    real = [point for point in points if all(map(math.isfinite, point))]
+    size = max(1, -(-len(real) // limit))
+    groups = [real[start : start + size] for start in range(0, len(real), size)]
+    return [(_mean(x for x, _ in group), _mean(y for _, y in group)) for group in groups], size
+
+
+@dataclass(frozen=True)
+class Severities:
+    """Accuracies of one row: `cells[corruption][severity]`, in [0, 1], and their images and intervals."""
+
+    cells: Mapping[str, Mapping[int, tuple[float, str]]]  # value, and what is to be said of it
+    clean: float  # NaN where it was not measured
+
+    def mean(self) -> list[Point]:
+        """(severity, mean accuracy over the corruptions), where all of them were measured; severity 0 is clean."""
+        counts = sorted({severity for row in self.cells.values() for severity in row})
+        whole = [severity for severity in counts if all(severity in row for row in self.cells.values())]
+        points = [(float(s), _mean(row[s][0] for row in self.cells.values())) for s in whole]
+        return points if math.isnan(self.clean) else [(0.0, self.clean), *points]
+
+
+def severities(row: Row) -> Severities | None:
+    """The corruption cells of a row, `fog/3` say; None where it has none."""
+    cells: dict[str, dict[int, tuple[float, str]]] = {}
+    clean = math.nan
+    for number in row.numbers.values():
+        measure = number.measure
+        found = re.fullmatch(r"(.+)/(\d+)", measure.cell)
+        if measure.suite == "corruptions" and found and measure.unit == "share":
+            value = measure.value if measure.better != "lower" else 1 - measure.value
+            cells.setdefault(found[1], {}).setdefault(int(found[2]), (value, f"n = {measure.n:,}"))
+        if (measure.suite, measure.metric, measure.cell) == ("clean", "top-1", ""):
+            clean = measure.value
+    return Severities(cells, clean) if cells else None
+
+
+def corruption_table(those: Iterable[Severities]) -> tuple[list[str], list[int]]:
+    """The corruptions and severities that any of them has."""
+    every = list(those)
+    names = dict.fromkeys(name for one in every for name in one.cells)
+    return list(names), sorted({severity for one in every for row in one.cells.values() for severity in row})
+
+
+def _mean(values: Iterable[float]) -> float:
+    every = list(values)
+    return sum(every) / len(every)

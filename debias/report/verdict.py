@@ -1,0 +1,155 @@
+"""The page's first sentence, computed: which network moved what over the baseline, and whether intervals overlap."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..wording import counted
+from .entries import Row
+from .loading import Key
+from .numbers import Difference, difference, interval, signed, written
+
+__all__ = ["Change", "changes", "headline", "name_of", "of_row", "speaks", "verdict"]
+
+# How a metric is called in a sentence, where the suite's own name and the metric's would sound odd.
+SPOKEN = {
+    ("clean", "top-1"): "clean accuracy",
+    ("corruptions", "mCE"): "corruption error (mCE)",
+    ("fgsm", "top-1"): "accuracy under FGSM",
+    ("pgd", "top-1"): "accuracy under PGD",
+    ("stylized", "top-1"): "accuracy on stylised images",
+    ("silhouettes", "top-1"): "accuracy on silhouettes",
+    ("edges", "top-1"): "accuracy on edges",
+    ("cue-conflict", "shape bias"): "shape bias",
+    ("cue-conflict", "cue accuracy"): "cue accuracy",
+}
+
+
+TOLD = 5  # numbers that a sentence names of each kind; of more it gives the count
+
+
+@dataclass(frozen=True)
+class Change:
+    """One headline number of a network beside the baseline's."""
+
+    key: Key
+    unit: str
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """The changes of one network, by what may be said of them."""
+
+    gains: list[Change] = field(default_factory=list)  # intervals apart
+    losses: list[Change] = field(default_factory=list)
+    moves: list[Change] = field(default_factory=list)  # apart, and neither direction is better
+    unclear: list[Change] = field(default_factory=list)  # intervals overlap
+    bare: list[Change] = field(default_factory=list)  # no interval to judge by
+
+
+def headline(rows: Sequence[Row]) -> list[Key]:
+    """The keys of the table's columns, in the order they were first measured in: whole suites where none is marked."""
+    every = [number for row in rows for number in row.numbers.values()]
+    marked = [number for number in every if number.measure.headline]
+    return list(dict.fromkeys(n.key for n in marked or every if marked or not n.measure.cell))
+
+
+def name_of(key: Key) -> str:
+    """The key in a sentence."""
+    suite, cell, metric = key
+    spoken = SPOKEN.get((suite, metric)) if not cell else None
+    return spoken or f"{' '.join(part for part in (suite, cell) if part)} {metric}"
+
+
+def changes(row: Row, base: Row, keys: Sequence[Key]) -> list[Change]:
+    """What may be subtracted of `row` and `base`, in the order of `keys`."""
+    made = []
+    for key in keys:
+        one, other = row.numbers.get(key), base.numbers.get(key)
+        found = difference(one, other) if one and other else None
+        if one and found:
+            made.append(Change(key, one.measure.unit, found))
+    return made
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """One sentence on the network that gained most clearly; rows[0] is the baseline."""
+    if not rows:
+        return "No evaluation is among the inputs, so nothing is compared here; debias evaluate makes the numbers."
+    keys = headline(rows)
+    base, others = rows[0], [row for row in rows[1:] if speaks(row, rows)]
+    if not others:
+        return _alone(base, keys)
+    lead = max(others, key=lambda row: _rank(changes(row, base, keys)))
+    return of_row(lead, base, keys)
+
+
+def of_row(row: Row, base: Row, keys: Sequence[Key]) -> str:
+    """One sentence on what `row` changed over `base`."""
+    found = changes(row, base, keys)
+    if not found:
+        return f"{row.title} and {base.title} share no number that may be subtracted: protocols or images differ."
+    kinds = _sorted(found)
+    parts = []
+    if kinds.gains:
+        parts.append(f"improves {_listed(kinds.gains)}")
+    if kinds.moves:
+        parts.append(f"moves {_listed(kinds.moves)}")
+    if kinds.losses:
+        parts.append(f"worsens {_listed(kinds.losses)}")
+    clear = f"Over {base.title}, {row.title} " + _joined(parts) if parts else ""
+    if clear:
+        clear += ", with 95 % intervals apart"
+    rest = []
+    if kinds.unclear:
+        rest.append(f"intervals overlap for {_listed(kinds.unclear)}")
+    if kinds.bare:
+        rest.append(f"no interval stands by {_listed(kinds.bare)}")
+    if not clear:
+        return f"Over {base.title}, {row.title} shows no clear change: {'; '.join(rest)}."
+    return "; ".join([clear, *rest]) + "."
+
+
+def speaks(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether the row is its network's deployed branch: main, or the first where main was not measured."""
+    return row is next(other for other in rows if other.label == row.label) and row.label != rows[0].label
+
+
+def _alone(row: Row, keys: Sequence[Key]) -> str:
+    told = []
+    for key in keys[:4]:
+        number = row.numbers.get(key)
+        if number:
+            measure = number.measure
+            ends = f" ({interval(number)})" if interval(number) else ""
+            unit = "" if measure.unit == "count" else " %"
+            told.append(f"{name_of(key)} {written(measure.value, measure.unit)}{unit}{ends}")
+    more = f"; {counted(len(keys) - 4, 'more number')} below" if len(keys) > 4 else ""
+    return f"{row.title} alone, with no baseline to compare to: {', '.join(told) or 'no number'}{more}."
+
+
+def _sorted(found: Sequence[Change]) -> Sorted:
+    kinds = Sorted()
+    for change in found:
+        if change.difference.apart is None:
+            kinds.bare.append(change)
+        else:
+            places = {"better": kinds.gains, "worse": kinds.losses, "moved": kinds.moves, "unclear": kinds.unclear}
+            places[change.difference.kind].append(change)
+    return kinds
+
+
+def _rank(found: Sequence[Change]) -> tuple[int, float]:
+    """More clear gains less clear losses first; then the larger sum of what was gained clearly."""
+    kinds = _sorted(found)
+    gained = sum(abs(change.difference.value) for change in kinds.gains + kinds.moves if change.unit == "share")
+    return len(kinds.gains) - len(kinds.losses), gained
+
+
+def _listed(those: Sequence[Change]) -> str:
+    told = [f"{name_of(change.key)} ({signed(change.difference.value, change.unit)})" for change in those]
+    return _joined([*told[:TOLD], f"{len(told) - TOLD} more"] if len(told) > TOLD + 1 else told)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
