@@ -25,6 +25,7 @@ COMMANDS = {
     "fit-stylizer": "Fit a stylizer network on your own photos and styles.",
     "preview": "Draw a contact sheet of cue-conflict images with their labels.",
     "report": "Compare runs and their evaluations on one HTML page.",
+    "compare": "Try objectives on your images, each for the same time.",
     "demo": "A tour on embedded data: no download, no GPU.",
 }
 

@@ -15,21 +15,21 @@ HELD_OUT = 0.2
 """The share of each class that is tested on, where the data have no split of their own."""
 
 
-def halves(data: str, out: Path, seed: int) -> tuple[str, str]:
-    """A folder with the splits that a comparison needs, and the name of the one that it tests on.
+def halves(data: str, out: Path, seed: int) -> str:
+    """A folder with a split to train on and one that is evaluated: `test`, or `val` where there is no `test`.
 
-    That is `data` itself where it has `train` and `test`, or `train` and `val`. Else `out` gets `train` and `test`,
+    That is `data` itself where it has `train` and one of the two. Else `out` gets `train` and `test`,
     folders of links: of each class the share `HELD_OUT`, at least one image, whose sha256 of seed and name comes first
     is tested on. So an added image moves no other. ValueError for a class of one image, and for shards.
     """
     if data == "shapes":
-        return str(shapes.folder(seed)), "test"
+        return str(shapes.folder(seed))
     splits = split_names(data)
     if "train" in splits and ("test" in splits or "val" in splits):
-        return data, "test" if "test" in splits else "val"
+        return data
     if not out.exists():
         _link(_whole(data), out, seed)
-    return str(out), "test"
+    return str(out)
 
 
 def _whole(data: str) -> Listing:

@@ -1,6 +1,7 @@
 """The one recipe by which all objectives of a comparison are trained."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -56,6 +57,17 @@ class CompareSettings:
     def names(self) -> tuple[str, ...]:
         """The objectives, as `--objective` takes them."""
         return tuple(name.strip() for name in self.objectives.split(","))
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """What is evaluated, as `--suite` takes it."""
+        return tuple(name.strip() for name in self.suite.split(","))
+
+    @property
+    def title(self) -> str:
+        """What stands above the report."""
+        each = f"{self.seconds_each / 60:.3g} minutes of training each"
+        return f"{', '.join(self.names)} on {Path(self.data).name}, {each}"
 
     @property
     def seconds_each(self) -> float:

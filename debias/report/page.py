@@ -134,7 +134,9 @@ def _table(lines: Sequence[Row]) -> dict[str, Any] | None:
             _cell(number, row, base, f"n{place}-{column}", refused) if number else None
             for column, (_, _, number) in enumerate(cells)
         ]
-        table.append({"name": row.title, "note": _of(row), "mark": mark(row.color), "baseline": row is base, "cells": shown})
+        table.append(
+            {"name": row.title, "note": _of(row), "mark": mark(row.color), "baseline": row is base, "cells": shown}
+        )
     return {
         "baseline": base.title if len(lines) > 1 else "",
         "columns": [_column(key, lines) for key in keys],
@@ -169,7 +171,9 @@ def _cell(number: Number, row: Row, base: Row, name: str, refused: dict[str, Non
     change = difference(number, other) if other else None
     unit = "" if measure.unit == "count" else " %"
     ends = interval(number)
-    lines = [f"{written(measure.value, measure.unit)}{unit if not math.isnan(measure.value) else ''}, n = {measure.n:,}"]
+    lines = [
+        f"{written(measure.value, measure.unit)}{unit if not math.isnan(measure.value) else ''}, n = {measure.n:,}"
+    ]
     lines.append(f"95 % interval ({measure.interval}): {ends}" if ends else "no interval")
     flag = ""
     if change and other:
@@ -225,7 +229,9 @@ def _bias(lines: Sequence[Row]) -> dict[str, Any] | None:
     if not able:
         return None
     counts = [by_shape(row.decisions) for row in able]
-    classes = sorted({shape for each in counts for shape in each}, key=lambda shape: (_mean_fraction(shape, counts), shape))
+    classes = sorted(
+        {shape for each in counts for shape in each}, key=lambda shape: (_mean_fraction(shape, counts), shape)
+    )
     shown = classes
     left_out = ""
     if len(classes) > CLASSES:
@@ -237,7 +243,12 @@ def _bias(lines: Sequence[Row]) -> dict[str, Any] | None:
     runs = [(row.title, row.color, each, total(row.decisions)) for row, each in zip(able, counts, strict=True)]
     whole = [(name, every) for name, _, _, every in runs]
     return {
-        "key": key([(f"{name}: {100 * every.fraction:.1f} % shape" if every.named else name, color) for name, color, _, every in runs]),
+        "key": key(
+            [
+                (f"{name}: {100 * every.fraction:.1f} % shape" if every.named else name, color)
+                for name, color, _, every in runs
+            ]
+        ),
         "plot": shape_bias_plot(shown, runs),
         "left_out": left_out,
         "names": [name for name, _ in whole],
@@ -280,7 +291,9 @@ def _confusion(lines: Sequence[Row]) -> dict[str, Any] | None:
             drawn = [by_pair.get((shape, texture)) for texture in textures]
             table.append((shape, [_pull(pull) if pull else None for pull in drawn]))
         strongest = [pull for pull in ranked if pull.hits][: 5 if fits else 20]
-        maps.append({"name": row.title, "mark": mark(row.color), "columns": textures, "lines": table, "strongest": strongest})
+        maps.append(
+            {"name": row.title, "mark": mark(row.color), "columns": textures, "lines": table, "strongest": strongest}
+        )
     note = f"With more than {MATRIX} classes the table gives way to the 20 strongest pulls." if large else ""
     return {"maps": maps, "note": note}
 
@@ -296,7 +309,13 @@ def _strips(lines: Sequence[Row]) -> dict[str, Any] | None:
     shown = []
     for strip in found:
         parts = [
-            (cue, [{"uri": image.uri, "decision": image.decision, "sure": f"{100 * image.decision.confidence:.0f}"} for image in images])
+            (
+                cue,
+                [
+                    {"uri": image.uri, "decision": image.decision, "sure": f"{100 * image.decision.confidence:.0f}"}
+                    for image in images
+                ],
+            )
             for cue, images in (("shape", strip.shapes), ("texture", strip.textures))
         ]
         shown.append({"name": strip.row.title, "mark": mark(strip.row.color), "parts": parts})
@@ -316,7 +335,9 @@ def _strips(lines: Sequence[Row]) -> dict[str, Any] | None:
 
 def _leaning(lines: Sequence[Row]) -> list[dict[str, Any]]:
     return [
-        {"name": row.title, "mark": mark(row.color), "classes": leaning(row.decisions, 3)} for row in lines if row.decisions
+        {"name": row.title, "mark": mark(row.color), "classes": leaning(row.decisions, 3)}
+        for row in lines
+        if row.decisions
     ]
 
 
@@ -354,7 +375,11 @@ def _corruptions(lines: Sequence[Row]) -> dict[str, Any] | None:
             for name in names
         ],
         "maps": [
-            {"name": row.title, "mark": mark(row.color), "lines": [(name, _heat(found, name, levels)) for name in names]}
+            {
+                "name": row.title,
+                "mark": mark(row.color),
+                "lines": [(name, _heat(found, name, levels)) for name in names],
+            }
             for row, found in able
         ],
     }
@@ -373,7 +398,9 @@ def _heat(found: Severities, name: str, levels: Sequence[int]) -> list[dict[str,
     for level in levels:
         value, note = found.cells.get(name, {}).get(level, (math.nan, "not measured"))
         text = "–" if math.isnan(value) else f"{100 * value:.1f}"
-        cells.append({"text": text, "heat": 0 if math.isnan(value) else round(10 * value), "note": f"{name}/{level}: {note}"})
+        cells.append(
+            {"text": text, "heat": 0 if math.isnan(value) else round(10 * value), "note": f"{name}/{level}: {note}"}
+        )
     return cells
 
 
@@ -399,7 +426,9 @@ def _training(those: Sequence[Entry], lines: Sequence[Row]) -> dict[str, Any] | 
                     curves.setdefault(view, []).append(Curve(name, curve, colors[entry.label], dashed=split != "train"))
     plots = []
     for view, curves in top1.items():
-        plots.append(line_plot(curves, title=f"{view}: top-1 in percent", x="step", y="top-1 in percent", low=0, high=100))
+        plots.append(
+            line_plot(curves, title=f"{view}: top-1 in percent", x="step", y="top-1 in percent", low=0, high=100)
+        )
         if view in loss:
             highest = max(y for curve in loss[view] for _, y in curve.points)
             plots.append(line_plot(loss[view], title=f"{view}: loss", x="step", y="loss", low=0, high=_above(highest)))
@@ -424,7 +453,11 @@ def _notes(those: Sequence[Entry], lines: Sequence[Row]) -> dict[str, Any]:
         for number in row.numbers.values():
             protocols.setdefault((number.measure.protocol, number.data), []).append((row, number))
     keys = list(dict.fromkeys(number.key for row in lines for number in row.numbers.values()))
-    more = f"{EVERY:,} of {len(keys):,} numbers are listed; results.json of each folder has all." if len(keys) > EVERY else ""
+    more = (
+        f"{EVERY:,} of {len(keys):,} numbers are listed; results.json of each folder has all."
+        if len(keys) > EVERY
+        else ""
+    )
     return {
         "warnings": _warnings(lines),
         "networks": [_card(entry, lines) for entry in those],
@@ -442,7 +475,9 @@ def _warnings(lines: Sequence[Row]) -> list[str]:
         said.append(f"The evaluations were made by different versions of debias ({', '.join(versions)}).")
     used = {n.preprocessing for row in lines for n in row.numbers.values() if n.measure.suite == "clean"}
     if len(used) > 1:
-        said.append("The networks see their images at different sizes or crops: part of a difference may come from that.")
+        said.append(
+            "The networks see their images at different sizes or crops: part of a difference may come from that."
+        )
     return said
 
 
@@ -463,7 +498,12 @@ def _card(entry: Entry, lines: Sequence[Row]) -> dict[str, Any]:
         ]
     if training is not None:
         last = max((line.step for line in training.lines), default=0)
-        told.append(("training", f"{counted(last, 'step')}, {counted(max((x.epoch for x in training.lines), default=0), 'epoch')}"))
+        told.append(
+            (
+                "training",
+                f"{counted(last, 'step')}, {counted(max((x.epoch for x in training.lines), default=0), 'epoch')}",
+            )
+        )
     color = next((row.color for row in lines if row.label == entry.label), None)
     shown = [(name, text) for name, text in told if text]
     return {"name": entry.label, "mark": mark(color) if color is not None else "", "lines": shown}

@@ -48,7 +48,9 @@ def key(names: Sequence[tuple[str, int]]) -> Markup:
     return Markup('<ul class="key">{}</ul>').format(Markup("").join(items))
 
 
-def line_plot(curves: Sequence[Curve], *, title: str, x: str, y: str, low: float, high: float, whole: bool = False) -> Markup:
+def line_plot(
+    curves: Sequence[Curve], *, title: str, x: str, y: str, low: float, high: float, whole: bool = False
+) -> Markup:
     """Curves over a common x, y from `low` to `high`; `whole` marks every point and each whole x."""
     xs = [point[0] for curve in curves for point in curve.points]
     start, end = (min(xs), max(xs)) if xs else (0.0, 1.0)

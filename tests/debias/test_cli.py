@@ -36,6 +36,7 @@ ARGUMENTS = {  # what each command cannot do without
     "train": ("--data", "photos", "--out", "run"),
     "shape-bias": ("decisions.csv",),
     "report": ("run",),
+    "compare": ("photos", "--out", "out"),
     "demo": (),
 }
 
