@@ -64,21 +64,19 @@ class Comparison:
 
     def _begun(self) -> dict[str, Any]:
         """The record of the comparison that `out` holds, or of a new one."""
-        path = self.out / "compare.json"
-        settings = asdict(self.settings)
-        if not path.exists():
-            strangers = sorted(entry.name for entry in self.out.iterdir() if not entry.name.startswith("."))
-            if strangers:
-                raise ValueError(f"--out {self.out} holds {strangers[0]} and no comparison; give another folder")
-            record = {"format": FORMAT, "version": __version__, "settings": settings, "step_seconds": {}, "seconds": {}}
-            self._write(record)
-            return record
-        record = _read(path)
-        for name, value in settings.items():
-            before = record["settings"].get(name)
-            if value != before and name not in MAY_CHANGE:
-                flag = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
-                raise ValueError(f"{self.out} holds a comparison with {flag} {before}, not {value}; give another --out")
+        path, settings = self.out / "compare.json", asdict(self.settings)
+        if path.exists():
+            record = _read(path)
+            changed = _changed(record["settings"], settings)
+            if changed and record["step_seconds"]:
+                raise ValueError(f"{self.out} holds a comparison with {changed}; give another --out")
+            if not changed:
+                return record
+            shutil.rmtree(self.out / "data", ignore_errors=True)  # nothing was trained: a mistake in the settings
+        elif strangers := sorted(entry.name for entry in self.out.iterdir() if not entry.name.startswith(".")):
+            raise ValueError(f"--out {self.out} holds {strangers[0]} and no comparison; give another folder")
+        record = {"format": FORMAT, "version": __version__, "settings": settings, "step_seconds": {}, "seconds": {}}
+        self._write(record)
         return record
 
     def _write(self, record: Mapping[str, Any]) -> None:
@@ -143,6 +141,15 @@ class Comparison:
         path = self.out / "report.html"
         write_atomically(path, page)
         return path
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first setting that is another than before, in words; empty where none is."""
+    for name, value in now.items():
+        if before.get(name) != value and name not in MAY_CHANGE:
+            flag = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+            return f"{flag} {before.get(name)}, not {value}"
+    return ""
 
 
 def _read(path: Path) -> dict[str, Any]:

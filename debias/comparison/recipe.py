@@ -15,6 +15,7 @@ from debias.train.objectives import settings_of
 from debias.train.optimization import Optimization
 from debias.train.training import StepSettings
 
+from ..evaluation.suites import find_suite
 from ..objective_settings import ObjectiveSettings
 from ..shapes_recipe import shapes_settings
 from ..training_settings import DataSettings, TrainSettings
@@ -52,6 +53,8 @@ class CompareSettings:
             raise ValueError(f"--objectives {self.objectives}: one of them stands there twice")
         for name in self.names:
             ObjectiveSettings(name)
+        for name in self.suites:
+            find_suite(name)
 
     @property
     def names(self) -> tuple[str, ...]:
