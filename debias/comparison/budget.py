@@ -55,7 +55,7 @@ class Stopwatch(Quiet):
 
 
 class Timed:
-    """Passes everything on to another teller and takes the time from the first step on; `whole` stays None otherwise."""
+    """Passes all on to another teller and takes the time; `whole` stays None for a training that was interrupted."""
 
     def __init__(self, teller: Teller) -> None:
         self._teller = teller

@@ -66,12 +66,12 @@ class Comparison:
         """The record of the comparison that `out` holds, or of a new one."""
         path, settings = self.out / "compare.json", asdict(self.settings)
         if path.exists():
-            record = _read(path)
-            changed = _changed(record["settings"], settings)
-            if changed and record["step_seconds"]:
+            held = _read(path)
+            changed = _changed(held["settings"], settings)
+            if changed and held["step_seconds"]:
                 raise ValueError(f"{self.out} holds a comparison with {changed}; give another --out")
             if not changed:
-                return record
+                return held
             shutil.rmtree(self.out / "data", ignore_errors=True)  # nothing was trained: a mistake in the settings
         elif strangers := sorted(entry.name for entry in self.out.iterdir() if not entry.name.startswith(".")):
             raise ValueError(f"--out {self.out} holds {strangers[0]} and no comparison; give another folder")
