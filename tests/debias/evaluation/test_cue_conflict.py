@@ -48,7 +48,8 @@ class Loud(nn.Module):
 
 
 def network(count: int) -> nn.Module:
-    return seeded(lambda: Loud(count)).eval()
+    made: nn.Module = seeded(lambda: Loud(count)).eval()
+    return made
 
 
 def subject(classes: Sequence[str], size: int = 224) -> Subject:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -122,12 +123,12 @@ def test_the_plot_has_a_marker_for_each_category_that_has_a_bias() -> None:
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["bear", "dog"]
     assert axes.get_xlim() == (1, 0)  # all shape on the left
-    points = [collection.get_offsets().tolist() for collection in axes.collections]
+    points = [np.asarray(collection.get_offsets()).tolist() for collection in axes.collections]
     assert [len(found) for found in points] == [1, 1, 0]
     assert (points[0][0][0], points[1][0][0]) == (0.75, 0)
     assert abs(points[0][0][1] - 0) < 0.5
     assert abs(points[1][0][1] - 1) < 0.5
-    assert [line.get_xdata()[0] for line in axes.lines] == [0.75, 0]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in axes.lines] == [0.75, 0]
     assert math.isnan(results["c"].bias)
 
 
