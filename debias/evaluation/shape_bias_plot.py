@@ -1,7 +1,7 @@
 """The plot of Geirhos et al., ICLR 2019, figure 4: each category's share of shape answers, and of texture answers.
 
 Categories stand in rows. A marker of each decision maker lies at its shape bias in that category, all shape on the
-left, all texture on the right; a vertical line is its shape bias over all trials. A category without an answer that
+left, all texture on the right; a vertical line on its marker is its shape bias over all trials. A category without an answer that
 names a cue has no marker.
 """
 
@@ -66,7 +66,8 @@ def _draw(results: Mapping[str, ShapeBias]) -> Figure:
         look: Any = {"c": colour, "marker": marker, "s": 34, "linewidths": 0.6, "edgecolors": "white"}
         axes.scatter(across, down, zorder=3, label=_label(name, result), clip_on=False, **look)
         if result.named:
-            axes.axvline(result.bias, color=colour, linewidth=1.4, alpha=0.85, zorder=2)
+            foot: Any = {"marker": marker, "markersize": 6, "markevery": [0], "markeredgecolor": "white", "clip_on": False}
+            axes.axvline(result.bias, color=colour, linewidth=1.4, zorder=2.5, **foot)
     axes.set_yticks(range(len(categories)), categories)
     axes.set_ylim(len(categories) - 0.4, -0.6)
     axes.set_xlim(1, 0)
