@@ -15,7 +15,12 @@ from debias.evaluation.subject import Subject
 from debias.evaluation.suites import Request, find_suite
 from debias.train.weights_file import InputSpec
 
-CLASSES: dict[str, Callable[[], Sequence[int]]] = {"imagenet-a": imagenet_a, "imagenet-r": imagenet_r, "sketch": lambda: range(1000), "v2": lambda: range(1000)}
+CLASSES: dict[str, Callable[[], Sequence[int]]] = {
+    "imagenet-a": imagenet_a,
+    "imagenet-r": imagenet_r,
+    "sketch": lambda: range(1000),
+    "v2": lambda: range(1000),
+}
 IMAGES = {"imagenet-a": 7_500, "imagenet-r": 30_000, "sketch": 50_889, "v2": 10_000}
 each_suite = pytest.mark.parametrize("name", CLASSES)
 
