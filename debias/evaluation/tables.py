@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from .measure import Measure
 
-__all__ = ["columns", "markdown", "tex", "written"]
+__all__ = ["columns", "markdown", "plain", "tex", "written"]
 
 _TEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
