@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from .subjects_for_tests import CLASSES, SPEC, cell, images_in, net, runner, subject
 from torch import Tensor, nn
 
 from debias.evaluation.cell import Cell, Row
@@ -14,6 +13,8 @@ from debias.evaluation.subject import Subject
 from debias.evaluation.subjects import as_subject
 from debias.pipelines import PGD
 from debias.train import branch_batchnorm
+
+from .subjects_for_tests import CLASSES, SPEC, cell, images_in, net, runner, subject
 
 ATTACK = PGD(eps="8/255", steps=3, step_size="4/255", random_start=1.0)
 NETS = ("main", "adversarial", "stylized")
