@@ -13,11 +13,11 @@ from debias.pipelines import shapes
 
 
 class Always(nn.Module):
-    """Answers `star` to everything."""
+    """Answers `arrow` to everything."""
 
     def forward(self, images: Tensor) -> Tensor:
         logits = 0 * images.mean((1, 2, 3))[:, None].expand(-1, 16)
-        return logits + torch.eye(16)[shapes.CLASSES.index("star")]
+        return logits + torch.eye(16)[shapes.CLASSES.index("arrow")]
 
 
 def test_the_shape_bias_of_one_answer_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,9 +31,9 @@ def test_the_shape_bias_of_one_answer_for_all(tmp_path: Path, monkeypatch: pytes
                 drawn[entry.path] = entry
     monkeypatch.setattr(shapes, "folder", lambda seed: tmp_path)
     found = evaluate_shapes(Always(), 3)
-    star = shapes.TEXTURE_OF["star"]
+    worn = shapes.TEXTURE_OF["arrow"]
     conflicts = [entry for path, entry in drawn.items() if path.startswith("cue-conflict/")]
     assert (found.conflict.n, found.conflict.dropped) == (len(conflicts), 0) == (32, 0)
-    assert found.conflict.shape == sum(entry.shape == "star" for entry in conflicts) == 2
-    assert found.conflict.texture == sum(entry.texture == star for entry in conflicts) > 0
+    assert found.conflict.shape == sum(entry.shape == "arrow" for entry in conflicts) == 2
+    assert found.conflict.texture == sum(entry.texture == worn for entry in conflicts) > 0
     assert (found.clean, found.silhouettes, found.textures) == (1 / 16, 1 / 16, 1 / 16)
