@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "Train a network: debiased, AdvProp, or both.",
     "fit-stylizer": "Fit a stylizer network on your own photos and styles.",
     "preview": "Draw a contact sheet of cue-conflict images with their labels.",
+    "explain": "Draw what networks look at, side by side, per branch.",
     "demo": "A tour on embedded data: no download, no GPU.",
 }
 

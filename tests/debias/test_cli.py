@@ -34,6 +34,7 @@ ARGUMENTS = {  # what each command cannot do without
     ),
     "preview": ("photos",),
     "train": ("--data", "photos", "--out", "run"),
+    "explain": ("resnet18", "photos"),
     "demo": (),
 }
 
