@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from debias.pipelines.attacks import Pixels, ascend, cross_entropy, pixels
+from debias.pipelines.attacks import ascend, cross_entropy, pixels
 from debias.style_transfer import Images
 from debias.style_transfer.images import check_images
 from debias.train import branch_batchnorm
@@ -37,10 +37,10 @@ class Synthesis:
 
     steps: Annotated[int, "gradient steps of a class image"] = 60
     step_size: Annotated[
-        Pixels | None, "L2 length of such a step, in pixels of [0, 1]; left out 0.5 up to 64 pixels a side, 1 above"
+        float | None, "L2 length of such a step, in pixels of [0, 1]; left out 0.5 up to 64 pixels a side, 1 above"
     ] = None
     eps: Annotated[
-        Pixels | None, "largest L2 distance of a class image from its seed; left out 30 up to 64 pixels a side, 40 above"
+        float | None, "largest L2 distance of a class image from its seed; left out 30 up to 64 pixels a side, 40 above"
     ] = None
     grain: Annotated[
         int | None, "pixels a side of the blocks that a seed is made of; left out 1 up to 64 pixels a side, 4 above"
@@ -86,8 +86,8 @@ def synthesize(model: nn.Module, seeds: Images, label: int, branch: str, setting
                 raise ValueError(f"label must lie in [0, {logits.shape[1]}), got {label}")
             return -cross_entropy(logits, labels)
 
-        eps, step_size = pixels(filled.eps), pixels(filled.step_size)
-        return ascend(of_class, start, start, eps=eps, steps=filled.steps, step_size=step_size, norm="l2")
+        steps, step_size, eps = filled.steps, filled.step_size, filled.eps
+        return ascend(of_class, start, start, eps=eps, steps=steps, step_size=step_size, norm="l2")
 
 
 @dataclass(frozen=True, eq=False)
