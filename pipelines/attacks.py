@@ -14,7 +14,7 @@ first.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -259,7 +259,7 @@ class PGD:
         logits: Callable[[Images], Logits],
         images: Images,
         targets: Labels | Targets,
-        generator: Generator | None = None,
+        generator: Generator | Sequence[Generator] | None = None,
     ) -> Images:
         """Return adversarial images for `images` (B, 3, H, W) float32 in [0, 1] with int (B,) or soft (B, K) targets.
 
@@ -267,7 +267,8 @@ class PGD:
         weight's `.grad`, no buffer and no training flag is touched by the attack itself, and it works under `no_grad`
         and `inference_mode`. The network may compute in fp16: the gradient of each image's logits is enlarged, which in
         eval mode changes no direction. Draws come from `generator`, from torch's own for None; without random start and
-        target there are none. Raises ValueError for images of another shape or dtype.
+        target there are none. A sequence has a generator for each image, so that its draws do not depend on the batch
+        that it is in. Raises ValueError for images of another shape or dtype.
         """
         check_images(images)
         if images.dtype != torch.float32:
@@ -279,10 +280,7 @@ class PGD:
             truth = targets.detach().clone()
             if eps == 0 or clean.numel() == 0:
                 return clean
-            noise = draw_start(
-                clean, eps=eps, norm=self.norm, probability=self.random_start, per=self.start_per, generator=generator
-            )
-            drawn = draw_targets(len(clean), device=clean.device, generator=generator) if self.targeted else None
+            noise, drawn = self._draw(clean, generator)
             start = clean.clone().add_(noise)  # in place: the layout stays that of the images
             if self.clamp_start or self.steps == 0:
                 start = project(start, clean, eps=eps, norm=self.norm)
@@ -297,6 +295,24 @@ class PGD:
                 return -LOSSES[self.loss](output, aims)
 
             return ascend(objective, clean, start, eps=eps, steps=self.steps, step_size=step_size, norm=self.norm)
+
+    def _draw(
+        self, images: Images, generator: Generator | Sequence[Generator] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The noise to start from, (B, 3, H, W), and for a targeted attack what its targets are made of, (B,)."""
+        if generator is not None and not isinstance(generator, Generator):
+            pairs = zip(images.split(1), generator, strict=True)
+            starts, drawn = zip(*(self._draw(image, own) for image, own in pairs), strict=True)
+            return torch.cat(starts), torch.cat(drawn) if self.targeted else None
+        noise = draw_start(
+            images,
+            eps=pixels(self.eps),
+            norm=self.norm,
+            probability=self.random_start,
+            per=self.start_per,
+            generator=generator,
+        )
+        return noise, draw_targets(len(images), device=images.device, generator=generator) if self.targeted else None
 
 
 @dataclass(frozen=True)

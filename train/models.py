@@ -83,10 +83,10 @@ class ModelSettings:
                 raise ValueError(f"{flag} must be in [0, 1), got {value}")
 
 
-def create(settings: ModelSettings, num_classes: int) -> Normalised:
+def create(settings: ModelSettings, num_classes: int | None) -> Normalised:
     """The network that `settings` names, for `num_classes` classes, in training mode, its weights as drawn.
 
-    They are drawn from torch's global generator. The spec is that of torchvision's first weights (of its newest with
+    None leaves the number to the library or the function. Weights are drawn from torch's global generator. The spec is that of torchvision's first weights (of its newest with
     `init="pretrained"`), timm's data config, or a factory's; with an `init` that debias wrote it is that file's, so
     that the weights see the images that they know. `size` goes before each.
 
@@ -194,7 +194,9 @@ def is_own_code(name: str) -> bool:
     return ":" in name and not name.startswith("timm:")
 
 
-def _from_torchvision(settings: ModelSettings, num_classes: int, size: int | None) -> tuple[nn.Module, InputSpec]:
+def _from_torchvision(
+    settings: ModelSettings, num_classes: int | None, size: int | None
+) -> tuple[nn.Module, InputSpec]:
     name, models = settings.model, torchvision.models
     names = models.list_models(module=models)
     if name not in names:
@@ -207,19 +209,19 @@ def _from_torchvision(settings: ModelSettings, num_classes: int, size: int | Non
     images = (weights.DEFAULT if settings.init == PRETRAINED else first).transforms()
     (side,), (resized,) = images.crop_size, images.resize_size
     spec = InputSpec(side, images.mean, images.std, side / resized, _interpolation(images.interpolation.value))
-    sized: dict[str, Any] = {}
+    told: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if name.startswith("vit_"):
-        sized = {"image_size": size or side}
+        told["image_size"] = size or side
     elif name == "maxvit_t":
-        sized = {"input_size": (size or side, size or side)}
+        told["input_size"] = (size or side, size or side)
     drops = {"dropout": settings.dropout, "stochastic_depth_prob": settings.drop_path}
-    network = _build(settings, partial(models.get_model, name, num_classes=num_classes, **sized), drops)
+    network = _build(settings, partial(models.get_model, name, **told), drops)
     # Some builders take any setting and read those that they know.
     _refuse(settings, drops, drops.keys() - signature(type(network)).parameters.keys())
     return network, spec
 
 
-def _from_timm(settings: ModelSettings, num_classes: int, size: int | None) -> tuple[nn.Module, InputSpec]:
+def _from_timm(settings: ModelSettings, num_classes: int | None, size: int | None) -> tuple[nn.Module, InputSpec]:
     timm, name = _import_timm(settings.model), settings.model.removeprefix("timm:")
     # This refuses the hub's names too: a weights file may name a model, and must not make us fetch anything.
     if not timm.is_model(name):
@@ -232,7 +234,7 @@ def _from_timm(settings: ModelSettings, num_classes: int, size: int | None) -> t
     return network, InputSpec(side[-1], mean, std, crop, _interpolation(images["interpolation"]))
 
 
-def _from_factory(settings: ModelSettings, num_classes: int) -> tuple[nn.Module, InputSpec]:
+def _from_factory(settings: ModelSettings, num_classes: int | None) -> tuple[nn.Module, InputSpec]:
     flag = f"--model {settings.model}"
     module_name, _, attribute = settings.model.partition(":")
     if not (module_name and attribute):
@@ -254,11 +256,11 @@ def _from_factory(settings: ModelSettings, num_classes: int) -> tuple[nn.Module,
     known = signature(factory).parameters.keys()
     drops = {"dropout": settings.dropout, "drop_path": settings.drop_path}
     _refuse(settings, drops, drops.keys() - known)
-    wanted = {"num_classes": num_classes} | {key: value for key, value in drops.items() if value is not None}
-    network = factory(**{key: value for key, value in wanted.items() if key in known})
+    wanted = {"num_classes": num_classes} | drops
+    network = factory(**{key: value for key, value in wanted.items() if key in known and value is not None})
     if not isinstance(network, nn.Module):
         raise ValueError(f"{flag} returned a {type(network).__name__}; it must return a torch.nn.Module")
-    if "num_classes" not in known:
+    if num_classes is not None and "num_classes" not in known:
         _adapt_classes(flag, network, num_classes)
     return network, spec
 

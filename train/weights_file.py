@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Card",
     "InputSpec",
+    "card_of",
     "fill",
     "find_card",
+    "has_layer_norms",
     "load_model",
     "read_card",
     "read_weights",
@@ -158,7 +160,7 @@ def load_model(path_or_run: str | Path, *, model: str | None = None) -> tuple["N
         with torch.random.fork_rng(devices=[]):
             network = create(ModelSettings(card.model, size=card.spec.size), len(card.classes)).network
         if card.branches:
-            branch_batchnorm.convert(network, card.branches, layer_norm=_has_layer_norms(network, state))
+            branch_batchnorm.convert(network, card.branches, layer_norm=has_layer_norms(network, state))
         fill(network, state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -183,13 +185,21 @@ def find_card(path: Path) -> Card | None:
             header = file.metadata() or {}
     except Exception as error:  # SafetensorError is a plain Exception
         raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+    try:
+        return card_of(header)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def card_of(header: Mapping[str, str]) -> Card | None:
+    """The card that `Card.header` made these entries of, or None; ValueError for a damaged one."""
     if not all(name in header for name in (*_OF_SPEC, *_OF_CARD)):
         return None
     try:
         spec = InputSpec(**{name: json.loads(header[name]) for name in _OF_SPEC})
         return Card(spec=spec, **{name: json.loads(header[name]) for name in _OF_CARD})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: its header is damaged ({error})") from error
+        raise ValueError(f"its header is damaged ({error})") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -240,6 +250,13 @@ def fill(
             own[key] = given[key]
     network.load_state_dict(own)
     return new
+
+
+def has_layer_norms(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether `state` has branches for LayerNorm or GroupNorm of the plain `network` too."""
+    kinds = (nn.LayerNorm, nn.GroupNorm)
+    norms = {name for name, module in network.named_modules() if isinstance(module, kinds)}
+    return any(key.partition(".branches.")[0] in norms for key in state if ".branches." in key)
 
 
 def _plain(network: nn.Module) -> nn.Module:
@@ -297,13 +314,6 @@ def _check_fit(
         problems[-1] += f", {tuple(given[misfits[0]].shape)} for {tuple(own[misfits[0]].shape)}"
     if problems:
         raise ValueError("; ".join(problems))
-
-
-def _has_layer_norms(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    """Whether LayerNorm and GroupNorm were converted too."""
-    kinds = (nn.LayerNorm, nn.GroupNorm)
-    norms = {name for name, module in network.named_modules() if isinstance(module, kinds)}
-    return any(key.partition(".branches.")[0] in norms for key in state if ".branches." in key)
 
 
 def _layer(key: str) -> str:

@@ -16,7 +16,7 @@ from .sampler import Draws, EvalDraws, Ints, TrainDraws, epoch_order, step_slice
 from .scan import BadFile, Scan, scan
 from .stylized_copies import pair_copies
 
-__all__ = ["Batch", "ImageLoader", "image_loader"]
+__all__ = ["Batch", "ImageLoader", "image_loader", "listing_loader"]
 
 
 def image_loader(
@@ -93,6 +93,41 @@ def image_loader(
         workers=workers,
         interpolation=interpolation,
         order=order,
+    )
+
+
+def listing_loader(
+    listing: Listing,
+    size: int | tuple[int, int],
+    batch_size: int,
+    *,
+    crop: float,
+    interpolation: Interpolation,
+    engine: str = "auto",
+    device: str | torch.device = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    strict: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> "ImageLoader":
+    """Return what `image_loader` makes with `train=False`, over samples that were listed before."""
+    sides = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    _check(sides, batch_size, False, 0, rank, world_size, workers)
+    check_interpolation(interpolation)
+    chosen, draws = pick_engine(engine), EvalDraws(sides, crop)
+    found = scan(listing, workers, strict=strict, progress=progress)
+    return ImageLoader(
+        found,
+        BatchPlan(source=found, draws=draws, device=torch.device(device)),
+        batch_size=batch_size,
+        engine=chosen,
+        seed=0,
+        rank=rank,
+        world_size=world_size,
+        workers=workers,
+        interpolation=interpolation,
+        order=None,
     )
 
 

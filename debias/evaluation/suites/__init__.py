@@ -43,6 +43,9 @@ class Request:
     baseline: Path | None = None  # --baseline RESULTS: whose errors corruption errors are divided by
     seed: int = 0
     workers: int = 0
+    attack_eps: str | None = None  # --attack-eps and so on; None: the suite's own
+    attack_steps: int | None = None
+    attack_step_size: str | None = None
 
 
 class Suite(Protocol):
