@@ -4,20 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from debias.train.models import is_own_code
+from torchvision import models
 
+from debias.train.models import is_own_code
+from debias.train.weights_file import IN_RUN
+
+from ..evaluation.subjects import OF_WEIGHTS
 from .pictures import Picture, find_pictures, holds_images
 
 __all__ = ["Arguments", "sort_arguments"]
-
-_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".onnx")
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Networks as they were given, and the image files, both in the order of the command line."""
 
-    models: tuple[str, ...]
+    networks: tuple[str, ...]
     pictures: tuple[Picture, ...]
 
 
@@ -28,16 +30,16 @@ def sort_arguments(arguments: Sequence[str]) -> Arguments:
     pkg.module:factory. Images are a file, a class folder, or a folder of class folders. Raises ValueError, one line,
     for an argument that is neither or may be both, and for a network that is given twice.
     """
-    models: list[str] = []
+    networks: list[str] = []
     pictures: list[Picture] = []
     for argument in arguments:
         if not _is_model(argument):
             pictures += find_pictures(Path(argument))
-        elif argument in models:
+        elif argument in networks:
             raise ValueError(f"{argument} is given twice; two columns of one network are the same")
         else:
-            models.append(argument)
-    return Arguments(tuple(models), tuple(pictures))
+            networks.append(argument)
+    return Arguments(tuple(networks), tuple(pictures))
 
 
 def _is_model(argument: str) -> bool:
@@ -48,23 +50,27 @@ def _is_model(argument: str) -> bool:
         if named:
             return True
         raise ValueError(
-            f"{argument}: no such file or folder, and no name of a network (torchvision's, timm:NAME, pkg.module:factory)"
+            f"{argument}: no such file or folder, and no network of torchvision, timm:NAME or pkg.module:factory"
         )
     if named:
-        raise ValueError(f"{argument} is a file or folder here and the name of a network; write ./{argument} for the first")
+        raise ValueError(
+            f"{argument} is a file or folder here and the name of a network; write ./{argument} for the first"
+        )
     if path.is_file():
-        if path.suffix.lower() in _WEIGHTS:
+        if path.suffix.lower() in OF_WEIGHTS:
             return True
         if holds_images(path):
             return False
-        raise ValueError(f"{argument} is neither an image nor a weights file ({', '.join(_WEIGHTS)})")
-    if (path / "model.safetensors").is_file():  # a sheet that was written there does not make it a folder of images
+        raise ValueError(f"{argument} is neither an image nor a weights file ({', '.join(OF_WEIGHTS)})")
+    if (path / IN_RUN).is_file():  # a sheet that was written there does not make it a folder of images
         return True
     run, images = (path / "settings.json").is_file(), holds_images(path)
     if run and images:
-        raise ValueError(f"{argument} holds images and the settings.json of a run; name the images, or a file of weights")
+        raise ValueError(
+            f"{argument} holds images and the settings.json of a run; name the images, or a file of weights"
+        )
     if not (run or images):
-        raise ValueError(f"{argument} is no run (no model.safetensors) and holds no images")
+        raise ValueError(f"{argument} is no run (no {IN_RUN}) and holds no images")
     return run
 
 
@@ -73,6 +79,4 @@ def _names_network(argument: str) -> bool:
         return True
     if is_own_code(argument):
         return all(part.isidentifier() for part in argument.replace(":", ".").split("."))
-    from torchvision.models import list_models
-
-    return argument in list_models()
+    return argument in models.list_models(module=models)

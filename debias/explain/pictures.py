@@ -1,4 +1,4 @@
-"""The images that are explained: files, class folders, image folders; read as a network's own preprocessing reads them."""
+"""The images that are explained: files and folders of them, read by a network's own preprocessing."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -18,7 +18,7 @@ from debias.style_transfer import Images
 from debias.train.weights_file import InputSpec
 
 from ..evaluation.subject import Subject
-from .class_names import find_class, shown_class
+from .class_names import find_class, shown_class, some_classes
 from .gradients import gradient_picture, loss_gradient, probabilities
 from .pictures import BATCH, read_pictures
 from .synthesis import ClassSeeds, Synthesis, grey_seeds, synthesize
@@ -72,12 +72,14 @@ def check(subjects: Sequence[Subject], branch: str, rows: Rows) -> None:
         for name in dict.fromkeys(rows.labels):
             if find_class(name, subject.classes) is None:
                 raise ValueError(
-                    f"{subject.name} has no class {name!r}, where an image lies; name the true class of all images by "
-                    "--label, or keep each in the folder of its class"
+                    f"{subject.name} has no class {name!r} ({some_classes(subject.classes)}); give the true class of "
+                    "all images by --label, or images in folders of their classes"
                 )
         for name in rows.classes:
             if find_class(name, subject.classes) is None:
-                raise ValueError(f"--synthesize {name}: {subject.name} has no such class; {_some(subject.classes)}")
+                raise ValueError(
+                    f"--synthesize {name}: {subject.name} has no such class; it has {some_classes(subject.classes)}"
+                )
 
 
 def columns(
@@ -102,7 +104,9 @@ def columns(
         for subject, own in zip(subjects, titles, strict=True):
             for name in branches_of(subject, branch) if _reading(subject) == spec else ():
                 cells = list(_cells(subject, name, rows, read, device, done))
-                yield Column(f"{own}: {name}", torch.stack([image for image, _ in cells]), tuple(said for _, said in cells))
+                yield Column(
+                    f"{own}: {name}", torch.stack([image for image, _ in cells]), tuple(said for _, said in cells)
+                )
 
 
 def _reading(subject: Subject) -> InputSpec:
@@ -138,7 +142,9 @@ def _cells(
             images, truth = images.to(device), truth.to(device)
             drawn = gradient_picture(loss_gradient(network, images, truth, branch)).cpu()
             said = probabilities(network, images, branch).cpu()
-            yield from zip(drawn, (_answer(*row, subject) for row in zip(said, truth.tolist(), strict=True)), strict=True)
+            yield from zip(
+                drawn, (_answer(*row, subject) for row in zip(said, truth.tolist(), strict=True)), strict=True
+            )
             done(len(images))
     for name, seed in zip(rows.classes, read.seeds.to(device), strict=True):
         label = _number(name, subject)
@@ -149,10 +155,12 @@ def _cells(
 
 
 def _answer(said: Tensor, truth: int, subject: Subject) -> str:
-    """"church 93 %", and where that is wrong what the true class got below it."""
+    """ "church 93 %", and where that is wrong what the true class got below it."""
     best = int(said.argmax())
     answer = f"{shown_class(subject.classes[best])} {percent(float(said[best]))}"
-    return answer if best == truth else f"{answer}\n({shown_class(subject.classes[truth])} {percent(float(said[truth]))})"
+    return (
+        answer if best == truth else f"{answer}\n({shown_class(subject.classes[truth])} {percent(float(said[truth]))})"
+    )
 
 
 def percent(share: float) -> str:
@@ -172,8 +180,3 @@ def _number(name: str, subject: Subject) -> int:
     found = find_class(name, subject.classes)
     assert found is not None  # `check`
     return found
-
-
-def _some(classes: Sequence[str]) -> str:
-    shown = ", ".join(classes[:5])
-    return f"it has {shown}" + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")

@@ -3,9 +3,9 @@
     x_0 ~ N(m_y, S_y),    x_{t+1} = P(x_t + step_size * g / |g|),    g = d log p(y | x_t) / dx
 
 with P the projection on the L2 ball of radius eps around x_0 and on [0, 1]: Santurkar et al., Image Synthesis with a
-Single (Robust) Classifier, NeurIPS 2019, section 3.1. m_y and S_y are mean and covariance of the images of class y, each
-reduced by `grain`; a seed drawn from them is enlarged again. Without images the seed is noise around grey. It takes a
-network that was trained against attacks: a plain one is sure of noise that means nothing to us.
+Single (Robust) Classifier, NeurIPS 2019, section 3.1. m_y and S_y are mean and covariance of the images of class y,
+each reduced by `grain`; a seed drawn from them is enlarged again. Without images the seed is noise around grey. The
+images mean something to us where the network was trained against attacks; a plain one is soon sure of mere noise.
 """
 
 from collections.abc import Iterable

@@ -40,7 +40,9 @@ def test_it_climbs_as_a_plain_loop_does(branch: str) -> None:
         torch.testing.assert_close(found.double(), plain_climb(plain, seed, 3, FEW), atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("settings", [FEW, Synthesis(steps=20), Synthesis(steps=5, eps=0.4), Synthesis(steps=8, step_size=9)])
+@pytest.mark.parametrize(
+    "settings", [FEW, Synthesis(steps=20), Synthesis(steps=5, eps=0.4), Synthesis(steps=8, step_size=9)]
+)
 def test_the_class_becomes_likelier_within_the_ball_and_the_box(settings: Synthesis) -> None:
     model, seeds = converted(), rand(3, 3, 8, 8)
     for label in range(5):
@@ -80,7 +82,9 @@ def test_an_image_does_not_see_the_others() -> None:
     torch.testing.assert_close(made[1:2], synthesize(model, seeds[1:2], 2, "main", FEW), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("size", "filled"), [(32, (0.5, 30, 1)), (64, (0.5, 30, 1)), (65, (1, 40, 4)), (224, (1, 40, 4))])
+@pytest.mark.parametrize(
+    ("size", "filled"), [(32, (0.5, 30, 1)), (64, (0.5, 30, 1)), (65, (1, 40, 4)), (224, (1, 40, 4))]
+)
 def test_what_is_left_out_is_the_papers(size: int, filled: tuple[float, float, int]) -> None:
     found = Synthesis().of_size(size)
     assert found.steps == 60
