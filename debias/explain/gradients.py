@@ -26,9 +26,9 @@ def loss_gradient(model: nn.Module, images: Images, labels: Labels, branch: str)
 
     `model` maps images (B, 3, H, W) float32 in [0, 1] to logits (B, K), its normalisation within, so the gradient is
     that of a pixel in [0, 1]; `labels` are (B,) int64. Float64 because the gradient of an image that is surely right
-    is too small for float32; the network computes in its own dtype. Nothing of `model` changes: no `.grad`, buffer or
-    training flag; nothing is drawn. Raises ValueError for an unknown branch, for images of another shape, for labels
-    that are not one class for each image, and where the gradient is not finite.
+    is too small for float32 (it is zero beyond a margin of 700 alone); the network computes in its own dtype. Nothing
+    of `model` changes: no `.grad`, buffer or training flag; nothing is drawn. Raises ValueError for an unknown branch,
+    for images of another shape, for labels that are not one class for each image, and where the gradient is not finite.
     """
     check_images(images)
     if labels.shape != images.shape[:1]:

@@ -30,10 +30,11 @@ class Picture:
 
 
 def holds_images(path: Path) -> bool:
-    """Whether `path` is an image file, or a folder with image files in it or in its own folders."""
+    """Whether `path` is an image file, or a folder with image files in it or in its own folders, or with splits."""
     if not path.is_dir():
         return path.suffix.lower() in IMAGE_EXTENSIONS
-    return _any_image(path) or any(_any_image(inside) for inside in path.iterdir() if inside.is_dir())
+    folders = [inside for inside in path.iterdir() if inside.is_dir()]
+    return _any_image(path) or any(map(_any_image, folders)) or bool(split_names(path))
 
 
 def find_pictures(path: Path) -> list[Picture]:

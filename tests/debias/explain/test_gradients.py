@@ -96,7 +96,7 @@ def test_images_do_not_see_each_other() -> None:
     torch.testing.assert_close(together, alone, atol=1e-9, rtol=1e-4)
 
 
-@pytest.mark.parametrize("sure", [1e3, 50.0])
+@pytest.mark.parametrize("sure", [50.0, 300.0])
 def test_an_image_that_is_surely_right_has_a_gradient(sure: float) -> None:
     model = seeded(lambda: Linear(scale=sure))
     images = rand(6, 3, 5, 6)

@@ -118,7 +118,9 @@ def test_a_label_that_is_no_class_is_refused(label: int) -> None:
 
 
 def test_seeds_are_drawn_from_the_gaussian_of_the_reduced_images() -> None:
-    images = 0.4 + 0.2 * rand(30, 3, 6, 6)  # nothing is clamped
+    blocks = 0.35 + 0.2 * rand(30, 3, 2, 2)  # nothing is clamped
+    blocks[:, 1] = 0.9 - blocks[:, 0]  # channels that depend on each other
+    images = blocks.repeat_interleave(3, 2).repeat_interleave(3, 3) + 0.05 * rand(30, 3, 6, 6, seed=1)
     seeds = ClassSeeds.fit(images.split(7), 3).draw(4000, rng(1))
     assert seeds.shape == (4000, 3, 6, 6)
     blocks = seeds[:, :, ::3, ::3]
@@ -130,7 +132,7 @@ def test_seeds_are_drawn_from_the_gaussian_of_the_reduced_images() -> None:
     torch.testing.assert_close(drawn.mean(0), flat.mean(0), atol=5e-3, rtol=0)
     # of 4000 draws the deviation of a covariance is at most sqrt(2 / 4000) of the largest variance
     torch.testing.assert_close(found, expected, atol=5 * (2 / 4000) ** 0.5 * float(expected.max()), rtol=0)
-    assert float(expected.diagonal().min()) > 3 * 1e-4  # so that the images' own covariance is seen
+    assert float(expected.diagonal().min()) > 10 * 1e-4  # so that the images' own covariance is seen
 
 
 def test_one_image_alone_is_its_own_seed_but_for_the_jitter() -> None:
