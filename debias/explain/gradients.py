@@ -2,7 +2,7 @@
 
     g(x) = dL(f(x), y)/dx,    shown as    0.5 + clip(g, -3 s, 3 s) / (6 s),    s^2 = mean((g - mean(g))^2)
 
-Tsipras et al., Robustness May Be at Odds with Accuracy, ICLR 2019, section 3.2: the gradient of a network that was
+Tsipras et al., Robustness May Be at Odds with Accuracy, ICLR 2019, section 3: the gradient of a network that was
 trained against attacks follows the edges of the object, that of a plain one looks like noise. They clip at three
 standard deviations and scale to [0, 1]; here s is the image's own, and grey, 0.5, is a gradient of zero.
 """

@@ -137,7 +137,7 @@ def _cells(
     """Each cell of a column, (3, H, W), with its caption."""
     network = subject.network
     labels = torch.tensor([_number(name, subject) for name in rows.labels], dtype=torch.int64)
-    for images, truth in zip(read.images.split(BATCH), labels.split(BATCH), strict=True):
+    for images, truth in zip(torch.split(read.images, BATCH), torch.split(labels, BATCH), strict=True):
         if len(images):  # no images at all are one empty part
             images, truth = images.to(device), truth.to(device)
             drawn = gradient_picture(loss_gradient(network, images, truth, branch)).cpu()

@@ -1,6 +1,7 @@
 """`debias explain` from arguments to a sheet, and the mistakes that it answers in one line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,20 @@ def save_run(folder: Path, branches: tuple[str, ...] = (), classes: tuple[str, .
     save_model(folder / "model.safetensors", scattered(network, seed), card)
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of small networks."""
+    made = tmp_path_factory.mktemp("runs")
+    save_run(made / "plain")
+    save_run(made / "both", ("adversarial",), seed=1)
+    return made
+
+
 @pytest.fixture
-def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two runs of small networks and images of three classes."""
+def place(folder: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The two runs and images of three classes."""
     monkeypatch.setattr("debias.train.small_resnet.small_resnet", lambda num_classes: SmallResNet(num_classes, width=4))
-    save_run(folder / "runs" / "plain")
-    save_run(folder / "runs" / "both", ("adversarial",), seed=1)
+    shutil.copytree(runs, folder / "runs")
     for index in range(6):
         path = folder / "data" / CLASSES[index % 3] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
