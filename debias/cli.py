@@ -19,6 +19,8 @@ from . import __version__
 COMMANDS = {
     "build-stylized": "Build a stylised image set with dual shape and texture labels.",
     "train": "Train a network: debiased, AdvProp, or both.",
+    "evaluate": "Measure a network: accuracy, robustness, shape bias.",
+    "export": "Write a network for other programs, without branches.",
     "fit-stylizer": "Fit a stylizer network on your own photos and styles.",
     "preview": "Draw a contact sheet of cue-conflict images with their labels.",
     "explain": "Draw what networks look at, side by side, per branch.",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .progress import Progress
+from .progress import PLAIN_SECONDS, Progress
 
 if TYPE_CHECKING:
     from debias.pipelines.loading.scan import BadFile
@@ -45,6 +45,45 @@ class Reporter:
     def __exit__(self, *error: Any) -> None:
         if self.progress is not None:
             self.progress.__exit__(*error)
+
+
+class Answering:
+    """Tells a person how an evaluation goes: the files that are checked, then the images that are answered."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._checked = -PLAIN_SECONDS
+
+    def say(self, text: str) -> None:
+        """A line of news, above the progress bar."""
+        if self._progress is None:
+            click.echo(text)
+        else:
+            self._progress.say(text)
+
+    def check(self, done: int, total: int) -> None:
+        """Of a large set say now and then how far its files have been checked, which happens once."""
+        if time.monotonic() - self._checked >= PLAIN_SECONDS and total - done > PLAIN_SECONDS:
+            self._checked = time.monotonic()
+            click.echo(f"checking {total:,} files, once: {done:,} done", err=True)
+
+    def begin(self, done: int, total: int) -> None:
+        """The answers begin."""
+        if done:
+            click.echo(f"{done:,} of {total:,} answers are there from an earlier run", err=True)
+        self._progress = Progress(total, "images", done).__enter__()
+
+    def answered(self, count: int, note: str) -> None:
+        """So many more images were answered."""
+        if self._progress is not None:
+            self._progress.advance(count, note)
+
+    def __enter__(self) -> "Answering":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(*error)
 
 
 class Terminal:

@@ -296,12 +296,10 @@ class PGD:
 
             return ascend(objective, clean, start, eps=eps, steps=self.steps, step_size=step_size, norm=self.norm)
 
-    def _draw(
-        self, images: Images, generator: Generator | Sequence[Generator] | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _draw(self, images: Images, generator: Generator | Sequence[Generator] | None) -> tuple[Tensor, Tensor | None]:
         """The noise to start from, (B, 3, H, W), and for a targeted attack what its targets are made of, (B,)."""
         if generator is not None and not isinstance(generator, Generator):
-            pairs = zip(images.split(1), generator, strict=True)
+            pairs = zip(torch.split(images, 1), generator, strict=True)
             starts, drawn = zip(*(self._draw(image, own) for image, own in pairs), strict=True)
             return torch.cat(starts), torch.cat(drawn) if self.targeted else None
         noise = draw_start(

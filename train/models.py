@@ -86,9 +86,10 @@ class ModelSettings:
 def create(settings: ModelSettings, num_classes: int | None) -> Normalised:
     """The network that `settings` names, for `num_classes` classes, in training mode, its weights as drawn.
 
-    None leaves the number to the library or the function. Weights are drawn from torch's global generator. The spec is that of torchvision's first weights (of its newest with
-    `init="pretrained"`), timm's data config, or a factory's; with an `init` that debias wrote it is that file's, so
-    that the weights see the images that they know. `size` goes before each.
+    None leaves the number to the library or the function. Weights are drawn from torch's global generator. The spec is
+    that of torchvision's first weights (of its newest with `init="pretrained"`), timm's data config, or a factory's;
+    with an `init` that debias wrote it is that file's, so that the weights see the images that they know. `size` goes
+    before each.
 
     `pkg.module:factory` is called with `num_classes`, `dropout` and `drop_path` where its signature has them; where it
     lacks the first, its last Linear is replaced if the width differs. An `InputSpec` may stand as `spec` on the

@@ -11,7 +11,7 @@ from debias.pipelines.loading.listing import Listing
 __all__ = ["Answers", "Cell", "Row"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Row:
     """What a network said of one image: a line of per_image.csv, of which every measure is counted."""
 

@@ -27,7 +27,9 @@ def clean_images(data: str | None, suite: str) -> Listing:
     Raises ValueError where none was given, or where there is a split train alone, which is what was trained on.
     """
     if data is None:
-        raise ValueError(f"--suite {suite} needs clean images: give --data, an image folder with a folder for each class")
+        raise ValueError(
+            f"--suite {suite} needs clean images: give --data, an image folder with a folder for each class"
+        )
     splits = split_names(data)
     if not splits:
         return list_images(data)

@@ -68,7 +68,9 @@ def load_subject(
     names = None if classes is None else _read_classes(Path(classes))
     if _is_file_of_weights(text):
         if weights is not None:
-            raise ValueError(f"--weights {weights}: {text} is a file of weights itself; give the network's name instead")
+            raise ValueError(
+                f"--weights {weights}: {text} is a file of weights itself; give the network's name instead"
+            )
         if Path(text).suffix == ".onnx":
             return _onnx(text, device)
         path = weights_path(text)
@@ -233,7 +235,9 @@ def _filled(settings: ModelSettings, state: Mapping[str, Tensor], card: Card | N
     count = len(card.classes) if card else IMAGENET
     for _ in range(2):
         network = create(settings, count)
-        branches = tuple(dict.fromkeys(found[1] for key in state if (found := re.search(r"\.branches\.([^.]+)\.", key))))
+        branches = tuple(
+            dict.fromkeys(found[1] for key in state if (found := re.search(r"\.branches\.([^.]+)\.", key)))
+        )
         if branches:
             branch_batchnorm.convert(network.network, branches, layer_norm=has_layer_norms(network.network, state))
         new = fill(network.network, state, new_classes=True)

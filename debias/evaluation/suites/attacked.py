@@ -87,7 +87,9 @@ class Attacked:
         attack = self.attack(request, loss)
         kind = f"untargeted, white-box, L-inf, on {LOSSES[loss]}, against the branch that answers"
         if self.steps == 1:
-            return f"FGSM, one signed-gradient step of eps {attack.eps} in pixels of [0, 1] from the image itself, {kind}"
+            return (
+                f"FGSM, one signed-gradient step of eps {attack.eps} in pixels of [0, 1] from the image itself, {kind}"
+            )
         step = f"{attack.steps} steps of {attack.step_size}"
         return f"PGD, eps {attack.eps} in pixels of [0, 1], {step} from a uniform random start, {kind}"
 

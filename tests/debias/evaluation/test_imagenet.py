@@ -53,5 +53,9 @@ def test_every_table_names_its_source() -> None:
 def test_the_tables_equal_those_they_were_taken_from(shared_data: Path) -> None:
     for name, table in json.loads((shared_data / "imagenet_meta.json").read_text()).items():
         found = getattr(imagenet, name)()
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in dict(found).items()} if isinstance(table, dict) else list(found)
+        plain = (
+            {key: list(value) if isinstance(value, tuple) else value for key, value in dict(found).items()}
+            if isinstance(table, dict)
+            else list(found)
+        )
         assert plain == table

@@ -1,0 +1,88 @@
+"""Finished cells on disk, so that a run which was stopped computes none of them twice.
+
+    RESULTS/cells/<key>.csv
+
+The key is a sha256 over all that the rows depend on: weights, network, images (their bytes), labels, attack, branch,
+precision, and how images are made. Other weights or other data are another key, so nothing stale is ever found.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from debias.style_transfer.files import write_atomically
+
+from .cell import Row
+
+__all__ = ["FORMAT", "Store", "confidence_text", "key_of", "row_of"]
+
+FORMAT = 1  # of the rows: raise it when the same cell is answered otherwise
+COLUMNS = ("file", "label", "texture", "answer", "confidence", "flags")
+
+
+def key_of(facts: Mapping[str, object]) -> str:
+    """sha256 over `facts`, in plain types."""
+    return hashlib.sha256(json.dumps({"format": FORMAT, **facts}, sort_keys=True).encode()).hexdigest()
+
+
+def confidence_text(confidence: float) -> str:
+    """A confidence as it is written: six decimals, which is what every measure is counted on."""
+    return f"{confidence:.6f}"
+
+
+class Store:
+    """The cells of one folder; None keeps nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def read(self, key: str, count: int) -> tuple[Row, ...] | None:
+        """The rows of a finished cell of `count` images; None where there are none, or a damaged file."""
+        if self.folder is None:
+            return None
+        try:
+            with self._path(key).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                rows = tuple(from_table(file))
+        except (OSError, ValueError):
+            return None
+        return rows if len(rows) == count else None
+
+    def write(self, key: str, rows: Sequence[Row]) -> None:
+        """Keep the rows of a finished cell: whole or not at all."""
+        if self.folder is not None:
+            write_atomically(self._path(key), to_table(rows))
+
+    def _path(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / "cells" / f"{key}.csv"
+
+
+def to_table(rows: Iterable[Row]) -> bytes:
+    """The rows as CSV with a header."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(
+        (row.file, row.label, row.texture, row.answer, confidence_text(row.confidence), row.flags) for row in rows
+    )
+    return out.getvalue().encode("utf-8", "surrogateescape")
+
+
+def row_of(entry: Mapping[str, str]) -> Row:
+    """The row of a line, by column; ValueError for a confidence that is no number."""
+    words = {name: entry[name] for name in ("file", "label", "texture", "answer", "flags")}
+    return Row(confidence=float(entry["confidence"]), **words)
+
+
+def from_table(lines: Iterable[str]) -> Iterable[Row]:
+    """The rows of such a table. Raises ValueError where it is another one, or damaged."""
+    reader = csv.DictReader(lines, strict=True)
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise ValueError("not a table of answers")
+    for entry in reader:
+        if None in entry or None in entry.values():
+            raise ValueError("a line of another length")
+        yield row_of(entry)
