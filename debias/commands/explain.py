@@ -70,6 +70,7 @@ def command(arguments: tuple[str, ...], out: Path, device: str, dry_run: bool, *
     settings, synthesis = picked(ExplainSettings, values), picked(Synthesis, values)
     given = sort_arguments(arguments)
     _check(given, settings)
+    _check_out(out, given)
     if dry_run:
         images = [str(picture.path) for picture in given.pictures]
         said = {"networks": given.networks, "images": images, "out": str(out), "device": device}
@@ -103,6 +104,14 @@ def _check(given: Arguments, settings: ExplainSettings) -> None:
         raise ValueError(f"a sheet of {counted(count, 'row')} cannot be read; give at most {MOST} images and classes")
     if settings.data is not None and not settings.wanted:
         raise ValueError("--data is where seeds of class images come from; name the classes with --synthesize")
+
+
+def _check_out(out: Path, given: Arguments) -> None:
+    """Keep the sheet from taking the place of anything but a picture that is not explained."""
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out {out}: a sheet is a PNG; give a name that ends in .png")
+    if out.resolve() in [picture.path.resolve() for picture in given.pictures]:
+        raise ValueError(f"--out {out} is one of the images to explain; give another name")
 
 
 def _check_label(subjects: Sequence[Subject], settings: ExplainSettings) -> None:

@@ -155,12 +155,12 @@ def _cells(
 
 
 def _answer(said: Tensor, truth: int, subject: Subject) -> str:
-    """ "church 93 %", and where that is wrong what the true class got below it."""
-    best = int(said.argmax())
-    answer = f"{shown_class(subject.classes[best])} {percent(float(said[best]))}"
-    return (
-        answer if best == truth else f"{answer}\n({shown_class(subject.classes[truth])} {percent(float(said[truth]))})"
+    """The likeliest class, "church 93 %", and below it, where it is another, the true one."""
+    best, *others = (
+        f"{shown_class(subject.classes[label])} {percent(float(said[label]))}"
+        for label in dict.fromkeys((int(said.argmax()), truth))
     )
+    return "\n".join([best, *(f"({other})" for other in others)])
 
 
 def percent(share: float) -> str:

@@ -61,6 +61,10 @@ def test_what_stands_where(files: list[Path]) -> None:
         plain = branch_batchnorm.strip(copy.deepcopy(network.network), branch)
         expected = gradient_picture(loss_gradient(plain, read, labels, "main"))
         assert torch.equal(column.images[:3], expected)
+        for said, caption in zip(probabilities(plain, read, "main"), column.captions[:3], strict=True):
+            best = int(said.argmax())
+            shown = ("ant", "bee", "tench", "dog", "red fox")[best]
+            assert caption.split("\n")[0] == f"{shown} {percent(float(said[best]))}"
         for row, label in enumerate((3, 2)):
             seed = image.images[3 + row]
             expected = synthesize(plain, seed[None], label, "main", rows.synthesis)[0]
