@@ -2,6 +2,9 @@
 
     g(x) = dL(f(x), y)/dx,    shown as    0.5 + clip(g, -3 s, 3 s) / (6 s),    s^2 = mean((g - mean(g))^2)
 
+with L = -log p the cross-entropy. By the log-odds o = log(p / (1 - p)) it is softplus(-o), so that g = (p - 1) do/dx,
+where nothing cancels however sure a network is.
+
 Tsipras et al., Robustness May Be at Odds with Accuracy, ICLR 2019, section 3: the gradient of a network that was
 trained against attacks follows the edges of the object, that of a plain one looks like noise. They clip at three
 standard deviations and scale to [0, 1]; here s is the image's own, and grey, 0.5, is a gradient of zero.
@@ -16,7 +19,7 @@ from debias.style_transfer import Images
 from debias.style_transfer.images import check_images
 from debias.train import branch_batchnorm
 
-__all__ = ["gradient_picture", "loss_gradient", "probabilities"]
+__all__ = ["gradient_picture", "log_odds", "loss_gradient", "probabilities"]
 
 CLIP = 3.0  # standard deviations
 
@@ -26,7 +29,7 @@ def loss_gradient(model: nn.Module, images: Images, labels: Labels, branch: str)
 
     `model` maps images (B, 3, H, W) float32 in [0, 1] to logits (B, K), its normalisation within, so the gradient is
     that of a pixel in [0, 1]; `labels` are (B,) int64. Float64 because the gradient of an image that is surely right
-    is too small for float32 (it is zero beyond a margin of 700 alone); the network computes in its own dtype. Nothing
+    is too small for float32 (beyond log-odds of 700 for float64 too); the network computes in its own dtype. Nothing
     of `model` changes: no `.grad`, buffer or training flag; nothing is drawn. Raises ValueError for an unknown branch,
     for images of another shape, for labels that are not one class for each image, and where the gradient is not finite.
     """
@@ -36,13 +39,9 @@ def loss_gradient(model: nn.Module, images: Images, labels: Labels, branch: str)
     # As for an attack: neither mode of the caller may stand in the way, and a tensor made in one has no gradient.
     with torch.inference_mode(False), torch.enable_grad(), branch_batchnorm.reading(model, branch):
         read = images.detach().clone().requires_grad_()
-        logits = model(read)
-        of_logits = _gradient_of_logits(logits.detach(), labels.detach().clone())
-        # Images do not see each other in eval mode: each one's gradient may pass the network at a scale of its own.
-        largest = of_logits.abs().amax(dim=1, keepdim=True)  # (B, 1)
-        scale = torch.where(largest > 0, largest, 1)
-        (gradient,) = torch.autograd.grad(logits, read, (of_logits / scale).to(logits.dtype))
-    found: Tensor = gradient.double() * scale.view(-1, 1, 1, 1)
+        odds = log_odds(model(read), labels.detach().clone())
+        (gradient,) = torch.autograd.grad(odds.sum(), read)  # images do not see each other in eval mode
+    found: Tensor = -torch.sigmoid(-odds.detach()).view(-1, 1, 1, 1) * gradient.double()
     if not found.isfinite().all():
         raise ValueError(f"the loss gradient read by branch {branch} is not finite: the weights or the images are not")
     return found
@@ -67,11 +66,16 @@ def probabilities(model: nn.Module, images: Images, branch: str) -> Tensor:
     return said
 
 
-def _gradient_of_logits(logits: Logits, labels: Labels) -> Tensor:
-    """p - one-hot(label), (B, K) float64, its true entry as minus the sum of the others: 1 - p loses what is small."""
+def log_odds(logits: Logits, labels: Labels) -> Tensor:
+    """log(p / (1 - p)) of each image's class, (B,) float64: its logit less the logsumexp of all others.
+
+    Raises ValueError for labels that are no class, and where there is one class alone.
+    """
     classes = logits.shape[1]
+    if classes < 2:
+        raise ValueError("a network of one class is sure of all images; odds need a second one")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(f"labels must lie in [0, {classes}), got {labels.tolist()}")
-    truth = F.one_hot(labels, classes).bool()
-    others = logits.double().softmax(dim=1).masked_fill(truth, 0)
-    return torch.where(truth, -others.sum(dim=1, keepdim=True), others)
+    wide, truth = logits.double(), F.one_hot(labels, classes).bool()
+    odds: Tensor = wide[truth] - wide.masked_fill(truth, -torch.inf).logsumexp(dim=1)
+    return odds

@@ -7,7 +7,7 @@ import torch
 from networks import Small, rand, scattered, seeded
 from torch import Tensor, nn
 
-from debias.explain.gradients import gradient_picture, loss_gradient, probabilities
+from debias.explain.gradients import gradient_picture, log_odds, loss_gradient, probabilities
 from debias.train import branch_batchnorm
 from debias.train.models import InputSpec, Normalised
 
@@ -111,6 +111,15 @@ def test_an_image_that_is_surely_right_has_a_gradient(sure: float) -> None:
         assert (expected != 0).all()
         # The network's own float32 logits differ from these by rounding, which exp makes larger.
         torch.testing.assert_close(found[row].flatten(), expected.detach(), rtol=1e-5 * sure, atol=0)
+
+
+def test_log_odds_are_those_of_the_probability() -> None:
+    logits = 3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(2))
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    p = logits.double().softmax(1)[torch.arange(6), labels]
+    torch.testing.assert_close(log_odds(logits, labels), (p / (1 - p)).log())
+    with pytest.raises(ValueError, match="one class"):
+        log_odds(torch.zeros(2, 1), torch.tensor([0, 0]))
 
 
 # --- which branch reads ---------------------------------------------------------------------------------------------

@@ -4,14 +4,14 @@ import copy
 
 import pytest
 import torch
-from networks import rand, rng
+from networks import rand, rng, seeded
 from torch import Tensor
 
 from debias.explain.gradients import probabilities
 from debias.explain.synthesis import ClassSeeds, Synthesis, grey_seeds, synthesize
 from debias.train import branch_batchnorm
 
-from .test_gradients import BRANCHES, assert_same, converted, unchanged
+from .test_gradients import BRANCHES, Linear, assert_same, converted, unchanged
 
 FEW = Synthesis(steps=6, step_size=0.3, eps=1.2, grain=2)
 
@@ -74,6 +74,15 @@ def test_nothing_is_drawn_or_changed() -> None:
     assert torch.equal(seeds, pixels)
     assert torch.equal(first, synthesize(model, seeds, 2, "stylized", FEW))
     assert not torch.equal(first, synthesize(model, seeds, 2, "main", FEW))
+
+
+def test_it_goes_on_where_the_network_is_sure_already() -> None:
+    model = seeded(lambda: Linear(scale=300.0))
+    seeds = 0.4 + 0.2 * rand(2, 3, 5, 6)
+    label = int(model(seeds).argmax(1)[0])
+    assert probabilities(model, seeds[:1], "main")[0, label] == 1
+    made = synthesize(model, seeds, label, "main", Synthesis(steps=3, step_size=0.01))
+    assert (made - seeds)[0].norm() == pytest.approx(0.03, rel=1e-3)
 
 
 def test_an_image_does_not_see_the_others() -> None:
