@@ -26,6 +26,7 @@ COMMANDS = {
     "preview": "Draw a contact sheet of cue-conflict images with their labels.",
     "report": "Compare runs and their evaluations on one HTML page.",
     "compare": "Try objectives on your images, each for the same time.",
+    "explain": "Draw what networks look at, side by side, per branch.",
     "demo": "A tour on embedded data: no download, no GPU.",
 }
 

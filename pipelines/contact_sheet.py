@@ -20,23 +20,32 @@ SMALLEST = 192  # pixels: smaller images are enlarged by whole factors, so that 
 
 
 def contact_sheet(columns: Mapping[str, Images], captions: Mapping[str, Sequence[str]] | None = None) -> Image.Image:
-    """Draw `columns`, titles to images (N, 3, H, W) in [0, 1] of one size; `captions` holds N lines for some."""
+    """Draw `columns`, titles to images (N, 3, H, W) in [0, 1]; `captions` holds N texts for some.
+
+    Columns may differ in H and W. A title or caption that is too long for its column goes on in a second line, as one
+    with a line break does.
+    """
     captions = captions or {}
-    cells = {title: _enlarged(images) for title, images in columns.items()}
-    rows, height, width = next(iter(cells.values())).shape[:3]
-    step = (height + GAP + (LINES * LINE + 4 if captions else 0), width + GAP)
-    top = GAP + TEXT + GAP
-    sheet = Image.new("RGB", (GAP + len(cells) * step[1], top + rows * step[0]), PAPER)
-    draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(TEXT)
-    for column, (title, images) in enumerate(cells.items()):
-        left = GAP + column * step[1]
-        draw.text((left, GAP - 2), title, SOFT, font)
+    cells = {title: _enlarged(images) for title, images in columns.items()}
+    titles = {title: _wrapped(title, cell.shape[2], font) for title, cell in cells.items()}
+    rows = len(next(iter(cells.values())))
+    below = GAP + (LINES * LINE + 4 if captions else 0)
+    step = max(cell.shape[1] for cell in cells.values()) + below
+    top = GAP + TEXT + GAP + LINE * (max(map(len, titles.values())) - 1)
+    right = GAP + sum(cell.shape[2] + GAP for cell in cells.values())
+    sheet = Image.new("RGB", (right, top + rows * step), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    left = GAP
+    for title, images in cells.items():
+        height, width = images.shape[1:3]
+        _write(draw, (left, GAP - 2), titles[title], SOFT, font)
         for row, cell in enumerate(images):
-            sheet.paste(Image.fromarray(cell), (left, top + row * step[0]))
+            sheet.paste(Image.fromarray(cell), (left, top + row * step))
             if title in captions:
-                for number, text in enumerate(_wrapped(captions[title][row], width, font)):
-                    draw.text((left, top + row * step[0] + height + 4 + number * LINE), text, INK, font)
+                lines = _wrapped(captions[title][row], width, font)
+                _write(draw, (left, top + row * step + height + 4), lines, INK, font)
+        left += width + GAP
     return sheet
 
 
@@ -57,15 +66,24 @@ def _enlarged(images: Images) -> NDArray[np.uint8]:
     return to_uint8(images).repeat(factor, 1).repeat(factor, 2)
 
 
+def _write(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], colour: tuple[int, int, int], font: Font
+) -> None:
+    for number, line in enumerate(lines):
+        draw.text((corner[0], corner[1] + number * LINE), line, colour, font)
+
+
 def _wrapped(text: str, width: int, font: Font) -> list[str]:
     """The text in at most `LINES` lines of `width` pixels; what does not fit is cut with an ellipsis."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) > width and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+    lines = []
+    for paragraph in text.split("\n"):
+        lines.append("")
+        for word in paragraph.split():
+            longer = f"{lines[-1]} {word}".strip()
+            if font.getlength(longer) > width and lines[-1]:
+                lines.append(word)
+            else:
+                lines[-1] = longer
     kept = lines[:LINES]
     return [
         _cut(line, width, font, more=number == LINES - 1 and len(lines) > LINES) for number, line in enumerate(kept)

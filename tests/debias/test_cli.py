@@ -39,6 +39,7 @@ ARGUMENTS = {  # what each command cannot do without
     "shape-bias": ("decisions.csv",),
     "report": ("run",),
     "compare": ("photos", "--out", "out"),
+    "explain": ("resnet18", "photos"),
     "demo": (),
 }
 

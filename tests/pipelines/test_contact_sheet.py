@@ -112,6 +112,39 @@ def test_small_images_are_enlarged_by_whole_factors(size):
     assert np.array_equal(cell(sheet, enlarged, 0, 0), to_uint8(enlarged)[0])
 
 
+def test_columns_may_differ_in_size():
+    left, right = pictures(2), pictures(2, HEIGHT + 40, WIDTH - 11, seed=1)
+    sheet = contact_sheet({"a": left, "b": right}, {"a": ["one", "two"]})
+    step = HEIGHT + 40 + BELOW
+    assert sheet.size == (GAP + WIDTH + GAP + WIDTH - 11 + GAP, 2 * GAP + TEXT + 2 * step)
+    pixels = np.asarray(sheet)
+    for row in range(2):
+        top = 2 * GAP + TEXT + row * step
+        assert np.array_equal(pixels[top : top + HEIGHT, GAP : GAP + WIDTH], to_uint8(left)[row])
+        begin = 2 * GAP + WIDTH
+        assert np.array_equal(pixels[top : top + HEIGHT + 40, begin : begin + WIDTH - 11], to_uint8(right)[row])
+
+
+def test_a_long_title_goes_on_in_a_second_line_within_its_column():
+    images = pictures(1)
+    title = "advprop+debiased: adversarial " * 3
+    assert ImageFont.load_default(TEXT).getlength(title) > 2 * WIDTH
+    short, long = (np.asarray(contact_sheet({name: images, "b": images})) for name in ("a", title))
+    assert long.shape[0] == short.shape[0] + LINE
+    assert np.array_equal(long[-HEIGHT - GAP :], short[-HEIGHT - GAP :])
+    top = 2 * GAP + TEXT
+    assert (long[top - GAP : top + LINE - GAP, GAP : GAP + WIDTH] != PAPER).any()
+    assert (long[: top + LINE, GAP + WIDTH : 2 * GAP + WIDTH] == PAPER).all()
+
+
+def test_a_line_break_in_a_caption_is_kept():
+    def drawn(caption):
+        return contact_sheet({"a": pictures(1)}, {"a": [caption]}).tobytes()
+
+    assert drawn("church 93 %\ntench") != drawn("church 93 % tench") == drawn("church  93 % tench ")
+    assert drawn("a\nb\nc") == drawn("a\nb\nd") != drawn("a\nb")  # a third line does not fit, and an ellipsis says so
+
+
 def test_the_file_is_the_sheet(tmp_path):
     images = pictures(2)
     path = tmp_path / "made" / "sheet.png"

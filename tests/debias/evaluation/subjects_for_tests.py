@@ -55,10 +55,11 @@ class Recording(nn.Module):
 
 def net(branches: Sequence[str] = (), classes: int = 3, seed: int = 0) -> nn.Module:
     """A `Net` whose branches differ."""
-    made = seeded(lambda: Net(classes), seed)
+    made: nn.Module = seeded(lambda: Net(classes), seed)
     if branches:
         branch_batchnorm.convert(made, branches)
-    return scattered(made, seed)
+    scattered(made, seed)
+    return made
 
 
 def subject(branches: Sequence[str] = (), *, seed: int = 0) -> Subject:

@@ -11,11 +11,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from killing import killed_before
+from killing import fork, killed_before
 from networks import scattered, seeded
 
 from debias.commands.evaluate import split_data
@@ -180,10 +179,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def start(arguments: list[str]) -> "subprocess.Popen[Any]":
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
-
-
 @pytest.mark.slow
 def test_1001_images_count_the_same_on_one_two_and_three_processes(tmp_path: Path) -> None:
     save_run(tmp_path / "run")
@@ -216,24 +211,23 @@ def test_1001_images_count_the_same_on_one_two_and_three_processes(tmp_path: Pat
 
 @pytest.mark.slow
 def test_killed_at_20_moments_of_75_cells(tmp_path: Path) -> None:
-    save_run(tmp_path / "run", tuple(f"b{index}" for index in range(14)))
-    data = images_in(tmp_path / "data", 60, size=16)
-    asked = ("--suite", "clean,fgsm,pgd", "--branch", "all", "--engine", "torchvision")
-    arguments = command(tmp_path / "run", "--model", SMALL, "--data", data, *asked, "--out")
-    subprocess.run([*arguments, str(tmp_path / "whole")], env=environment(), check=True, capture_output=True)
+    of = subject(tuple(f"b{index}" for index in range(24)))
+    ask = evaluation(images_in(tmp_path / "data", 12), "clean", "fgsm", branch="all")
+    ask.run(of, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
     assert len(inodes(tmp_path / "whole")) == 75
     draw = random.Random(0)
     for number, at in enumerate(sorted(draw.sample(range(74), 20))):
         out = tmp_path / str(number)
-        process = start([*arguments, str(out)])
-        while process.poll() is None and len(inodes(out)) < at:
-            time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        child = fork(lambda out=out: ask.run(of, out))  # type: ignore[misc]
+        while len(inodes(out)) < at:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
         kept = inodes(out)
-        subprocess.run([*arguments, str(out)], env=environment(), check=True, capture_output=True)
+        assert at <= len(kept) < 75
+        ask.run(of, out)
         assert contents(out) == expected
         assert {name: inode for name, inode in inodes(out).items() if name in kept} == kept  # none was made anew
         assert sorted(inodes(out)) == sorted(inodes(tmp_path / "whole"))

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from debias.evaluation.cell import Cell, Row
-from debias.evaluation.runner import MEAN, RunnerSettings, Watched
+from debias.evaluation.runner import MEAN, RunnerSettings, Watched, _exact
 from debias.evaluation.subject import Subject
 from debias.evaluation.subjects import as_subject
 from debias.pipelines import PGD
@@ -20,7 +21,7 @@ ATTACK = PGD(eps="8/255", steps=3, step_size="4/255", random_start=1.0)
 NETS = ("main", "adversarial", "stylized")
 
 
-def rows(of: Subject, what: Cell, branch: str = "main", **settings: object) -> tuple[Row, ...]:
+def rows(of: Subject, what: Cell, branch: str = "main", **settings: Any) -> tuple[Row, ...]:
     run = runner(of, **settings)
     return run.rows(run.job(what, branch), lambda count: None)
 
@@ -268,3 +269,19 @@ def test_half_precision_answers_in_float32(tmp_path: Path) -> None:
     exact, half = rows(of, what), rows(of, what, precision="bf16")
     assert exact != half
     assert [row.confidence for row in half] == pytest.approx([row.confidence for row in exact], abs=0.1)
+
+
+def test_float32_on_cuda_is_float32_and_settings_come_back() -> None:
+    backends: Any = torch.backends
+    places = [(backends.cuda.matmul, "fp32_precision"), (backends.cudnn.conv, "fp32_precision")]
+    places += [(backends.cudnn, "benchmark"), (backends.cudnn, "deterministic")]
+    found = backends.cudnn.conv.fp32_precision
+    backends.cudnn.conv.fp32_precision, backends.cudnn.benchmark = "tf32", True
+    before = [getattr(*place) for place in places]
+    with _exact(torch.device("cuda")):
+        assert [getattr(*place) for place in places] == ["ieee", "ieee", False, True]
+    assert [getattr(*place) for place in places] == before
+    backends.cudnn.benchmark = False
+    with _exact(torch.device("cpu")):
+        assert [getattr(*place) for place in places][1] == "tf32"
+    backends.cudnn.conv.fp32_precision = found

@@ -38,10 +38,11 @@ def normalised(spec: InputSpec) -> Tensor:
 def small(seed: int = 0, branches: tuple[str, ...] = ()) -> nn.Module:
     from networks import scattered, seeded
 
-    made = seeded(lambda: small_resnet(3), seed)
+    made: nn.Module = seeded(lambda: small_resnet(3), seed)
     if branches:
         branch_batchnorm.convert(made, branches)
-    return scattered(made, seed).eval()
+    scattered(made, seed)
+    return made.eval()
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_code_of_ones_own_with_its_own_weights(monkeypatch: pytest.MonkeyPatch, 
 def test_networks_in_memory() -> None:
     of = as_subject(Net(), CLASSES, spec=SPEC, name="mine")
     assert (of.name, of.classes, of.spec) == ("mine", CLASSES, SPEC)
-    assert torch.allclose(of.network.mean.flatten(), torch.tensor(SPEC.mean))
+    assert torch.allclose(of.network.get_buffer("mean").flatten(), torch.tensor(SPEC.mean))
     assert not any(parameter.requires_grad for parameter in of.network.parameters())
 
 
@@ -217,7 +218,8 @@ def test_published_weights_that_are_out_of_reach_name_the_fix(monkeypatch: pytes
     def fails(name: str, weights: object = None, **given: object) -> nn.Module:
         if weights is not None:
             raise OSError("no network\nand more")
-        return real(name, **given)
+        made: nn.Module = real(name, **given)
+        return made
 
     real = torchvision.models.get_model
     monkeypatch.setattr(torchvision.models, "get_model", fails)

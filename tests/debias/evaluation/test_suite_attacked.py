@@ -53,7 +53,8 @@ def clean(of: Subject, data: Path) -> tuple[Tensor, Tensor]:
 def test_fgsm_on_a_linear_network_of_two_classes_is_the_closed_form(tmp_path: Path) -> None:
     of, data = linear(2), images_in(tmp_path, 10, CLASSES[:2])
     images, labels = clean(of, data)
-    weight = of.network.network.weight.detach()  # std is above 0 and changes no sign
+    assert isinstance(of.network, Normalised)
+    weight = of.network.network.get_parameter("weight").detach()  # std is above 0 and changes no sign
     true, other = weight[labels].view(images.shape), weight[1 - labels].view(images.shape)
     expected = {
         "cross-entropy": (images - EPS * (true - other).sign()).clamp(0, 1),  # dCE/dx = p_other (w_other - w_true)/std
