@@ -83,7 +83,7 @@ def _protocol(request: Request, of_arrays: bool) -> str:
     spec, library = request.subject.spec, f"{LIBRARY} {library_version() or ''}".rstrip()
     return (
         f"{top1} generated corruptions, no published set: made by {library} of --data resized and cut to {spec.size} x "
-        f"{spec.size} (crop {spec.crop:g}, {spec.interpolation}), saved as JPEG of quality {QUALITY}, seed {request.seed}"
+        f"{spec.size} (crop {spec.crop:g}, {spec.interpolation}), as JPEG of quality {QUALITY}, seed {request.seed}"
     )
 
 
