@@ -15,13 +15,13 @@ def rows(accuracy: float, labels: Sequence[str]) -> list[Row]:
 
 
 def cells(
-    accuracies: Mapping[str, Mapping[str, float]] | float, labels: Sequence[str], corruptions: Sequence[str] = CORRUPTIONS
+    accuracies: Mapping[str, Mapping[str, float]] | float,
+    labels: Sequence[str],
+    corruptions: Sequence[str] = CORRUPTIONS,
 ) -> Cells:
     """Rows of each corruption and severity; one accuracy for all, or by corruption and severity as a string."""
     return {
-        (name, severity): rows(
-            accuracies if isinstance(accuracies, float) else accuracies[name][str(severity)], labels
-        )
+        (name, severity): rows(accuracies if isinstance(accuracies, float) else accuracies[name][str(severity)], labels)
         for name in corruptions
         for severity in SEVERITIES
     }

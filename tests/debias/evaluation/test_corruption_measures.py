@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from .corruption_rows import Cells, cells, rows
 
 from debias.evaluation.baseline import read_baseline
 from debias.evaluation.corruption_error import (
@@ -19,6 +18,8 @@ from debias.evaluation.corruption_measures import CorruptionRows
 from debias.evaluation.imagenet import wnids
 from debias.evaluation.measure import Measure
 from debias.evaluation.results import FORMAT, VERSION
+
+from .corruption_rows import Cells, cells, rows
 
 TEN = ("a", "b") * 5
 Found = dict[tuple[str, str], Measure]
