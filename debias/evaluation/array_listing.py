@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from debias.pipelines.loading.listing import Listing
 
-__all__ = ["ArrayListing", "count_rows", "list_rows", "read_labels"]
+__all__ = ["ArrayListing", "count_rows", "is_row", "list_rows", "read_labels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,11 @@ def list_rows(path: Path, start: int, labels: NDArray[np.int64], classes: tuple[
         offsets=offset + rows * size,
         header=b"P6 %d %d 255\n" % (shape[2], shape[1]),
     )
+
+
+def is_row(name: str) -> bool:
+    """Whether an image of this name lies in an array."""
+    return Path(name).parent.suffix == ".npy"
 
 
 def read_labels(path: Path) -> NDArray[np.int64]:

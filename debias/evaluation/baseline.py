@@ -1,11 +1,12 @@
 """The run that others are measured against: `--baseline RESULTS`, a folder that `debias evaluate` wrote."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .results import read_results
 
 __all__ = ["Baseline", "read_baseline"]
 
@@ -40,18 +41,15 @@ class Baseline:
 
 def read_baseline(folder: Path) -> Baseline:
     """What `folder`/results.json says; ValueError, with the fix, where there is none or it is damaged."""
-    path = folder / "results.json"
     try:
-        said = json.loads(path.read_bytes())
+        said = read_results(folder)
+    except ValueError as error:
+        raise ValueError(f"--baseline {error}") from None
+    try:
         measures = [measure for entry in said["measures"] if (measure := _top1(entry)) is not None]
-        subject = said["subject"]
-        name = f"{subject['model']} (weights {subject['weights'][:12]})"
-    except OSError as error:
-        raise ValueError(
-            f"--baseline {folder}: cannot read {path}: {error.strerror}; give a folder of debias evaluate"
-        ) from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"--baseline {folder}: {path} is damaged ({error!r}); evaluate it again") from None
+        name = f"{said['subject']['model']} (weights {said['subject']['weights'][:12]})"
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"--baseline {folder}: results.json is damaged ({error!r}); evaluate it again") from None
     return Baseline(
         folder,
         name,

@@ -1,17 +1,10 @@
 """The 16 categories of Geirhos et al., ICLR 2019, as answers of a network of ImageNet's 1000 classes."""
 
-from collections.abc import Iterable
-
 from .deciding import Decide, by_mean_probability, imagenet_places
 from .imagenet import categories16, wnids
 from .subject import Subject
 
-__all__ = ["among_categories", "are_categories"]
-
-
-def are_categories(names: Iterable[str]) -> bool:
-    """Whether all `names` are among the 16; a part of the stimuli may have fewer."""
-    return set(names) <= set(categories16())
+__all__ = ["among_categories"]
 
 
 def among_categories(subject: Subject) -> tuple[tuple[str, ...], Decide, str] | None:

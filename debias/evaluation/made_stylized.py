@@ -1,4 +1,4 @@
-"""A stylised set made of the clean images by the builder of `debias build-stylized`, and what such a set says of itself."""
+"""A stylised set made of the clean images by the builder of `debias build-stylized`, and what a set says of itself."""
 
 import json
 from collections.abc import Mapping

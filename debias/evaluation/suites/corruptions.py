@@ -12,11 +12,12 @@ from debias.pipelines import ImageLoader
 from debias.style_transfer.files import write_atomically
 
 from ...progress import Progress
+from ..array_listing import is_row
 from ..baseline import read_baseline
 from ..cell import Answers, Cell
 from ..corrupting import LIBRARY, QUALITY, SMALLEST, corrupted, encode, library_version
 from ..corruption_error import CORRUPTIONS, SEVERITIES
-from ..corruption_folders import Cells, published_cells, reads_arrays
+from ..corruption_folders import Cells, published_cells
 from ..corruption_measures import SUITE, CorruptionRows
 from ..labels import all_classes, image_classes
 from ..made import Recipe, each_image, list_made, made_folder, made_names, once, source_digest, source_images
@@ -52,13 +53,15 @@ class Corruptions:
 
     def measures(self, answers: Answers, request: Request) -> Sequence[Measure]:
         """Top-1 of each cell, mean errors of 15 and of 19, and those beside AlexNet's and the baseline's."""
-        published = request.published.get(SUITE)
+        rows = {_parted(cell): found for (suite, cell), found in answers.items() if suite == SUITE}
+        generated = SUITE not in request.published
+        of_arrays = is_row(next(iter(rows.values()))[0].file)
         counted = CorruptionRows(
-            rows={_parted(cell): rows for (suite, cell), rows in answers.items() if suite == SUITE},
+            rows=rows,
             clean=answers.get(("clean", "")),
-            protocol=_protocol(request),
-            generated=published is None,
-            of_imagenet=published is not None and not reads_arrays(Path(published)),
+            protocol=_protocol(request, of_arrays),
+            generated=generated,
+            of_imagenet=not generated and not of_arrays,
         )
         return counted.measures(None if request.baseline is None else read_baseline(request.baseline))
 
@@ -71,18 +74,16 @@ def _parted(cell: str) -> tuple[str, int]:
     return corruption, int(severity)
 
 
-def _protocol(request: Request) -> str:
-    """How the images came about; the same sentence for the same images."""
+def _protocol(request: Request, of_arrays: bool) -> str:
+    """How the images came about, without a look at them: there may be none any more."""
     top1 = f"top-1 of {len(request.subject.classes)} classes on"
-    published = request.published.get(SUITE)
-    if published is not None:
-        kind = "CIFAR-10-C's arrays" if reads_arrays(Path(published)) else "ImageNet-C's files"
-        return f"{top1} {kind} as stored, nothing cut off"
-    spec, recipe = request.subject.spec, _source(request)[1]
+    if SUITE in request.published:
+        which = "the arrays of CIFAR-10-C" if of_arrays else "the files of ImageNet-C"
+        return f"{top1} {which} as stored, nothing cut off"
+    spec, library = request.subject.spec, f"{LIBRARY} {library_version() or ''}".rstrip()
     return (
-        f"{top1} generated corruptions, no published set: {recipe.settings['library']} on --data resized and cut to "
-        f"{spec.size} x {spec.size} (crop {spec.crop:g}, {spec.interpolation}), saved as JPEG of quality {QUALITY}, "
-        f"seed {request.seed}, set {recipe.digest}"
+        f"{top1} generated corruptions, no published set: made by {library} of --data resized and cut to {spec.size} x "
+        f"{spec.size} (crop {spec.crop:g}, {spec.interpolation}), as JPEG of quality {QUALITY}, seed {request.seed}"
     )
 
 
@@ -122,7 +123,11 @@ class _Maker:
 def _source(request: Request) -> tuple[ImageLoader, Recipe]:
     """The images that the set is made of, and its recipe. ValueError where they are too small for the library."""
     spec = request.subject.spec
-    version = library_version()
+    if library_version() is None:
+        raise ValueError(
+            f"--suite {SUITE}: {LIBRARY}, which makes the images, is not installed; pip install 'debias[corruptions]', "
+            f"or give a published folder with --data {SUITE}=DIR"
+        )
     if spec.size < SMALLEST:
         raise ValueError(
             f"--suite {SUITE}: {LIBRARY} takes images from {SMALLEST} pixels a side on, the network reads {spec.size}; "
@@ -130,7 +135,7 @@ def _source(request: Request) -> tuple[ImageLoader, Recipe]:
         )
     source = source_images(request.data, SUITE, spec, request.workers)
     settings = {
-        "library": f"{LIBRARY} {version}",
+        "library": f"{LIBRARY} {library_version()}",
         "size": spec.size,
         "crop": spec.crop,
         "interpolation": spec.interpolation,

@@ -5,7 +5,7 @@ Geirhos et al., ICLR 2019, show both, black on white, of 16 categories. Without 
 (`..outline`), and the protocol says so. The embedded set `shapes` has silhouettes of its own.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,13 +17,14 @@ from debias.style_transfer.files import write_atomically
 from debias.train.weights_file import InputSpec
 
 from ...progress import Progress
-from ..categories import among_categories, are_categories
+from ..categories import among_categories
 from ..cell import Answers, Cell
 from ..deciding import Decide
 from ..labels import all_classes, image_classes
 from ..made import Pixels, Recipe, each_image, list_made, made_folder, made_names, once, source_digest, source_images
 from ..measure import Measure, share
 from ..outline import CANNY, alpha_mask, edges, encode, silhouette
+from ..stimuli import are_categories
 from . import Request
 
 __all__ = ["SUITES", "Outlines"]
@@ -43,9 +44,9 @@ class Outlines:
     def cells(self, request: Request) -> Sequence[Cell]:
         """One pass over a published folder, the set's own silhouettes, or outlines that are made of --data."""
         subject, root = request.subject, self._published(request)
-        images = self._made(request)[0] if root is None else list_images(root)
+        images = self._made(request) if root is None else list_images(root)
         where = f"--data {self.name}={root}" if root is not None else f"--data {request.data}"
-        answers, decide, decision = _decision(images, request)
+        answers, decide, decision = _decision(images.classes, request)
         own = decision.startswith("argmax")
         labels = image_classes(images, subject, where)[0] if own else [images.classes[k] for k in images.labels]
         return [Cell(self.name, images, tuple(labels), answers, decide, decision, crop=1.0)]
@@ -54,20 +55,26 @@ class Outlines:
         """Top-1."""
         rows = answers[self.name, ""]
         hits = sum(row.answer == row.label for row in rows)
-        return [share(self.name, "top-1", hits, len(rows), self._protocol(request), headline=True)]
+        decision = _decision({row.label for row in rows}, request)[2]
+        made = self._published(request) is None
+        kind = f"generated of --data: {self.said}" if made else "of a folder, whole, as they are"
+        protocol = f"{self.name} {kind}; answer: {decision}"
+        return [share(self.name, "top-1", hits, len(rows), protocol, headline=True)]
 
     def _published(self, request: Request) -> Path | None:
         """The folder of outlines that were there before; None where they are to be made."""
         given = request.published.get(self.name, request.data)
         if given is None:
             return None
-        root = shapes.folder() if given == "shapes" else Path(given)
-        if (root / self.name).is_dir():  # a split of that name, as `shapes` has silhouettes
+        if given == "shapes":
+            return shapes.folder() / self.name if self.name in shapes.SPLITS else None
+        root = Path(given)
+        if (root / self.name).is_dir():  # beside other splits, as in what `shapes.write` wrote
             return root / self.name
         return root if self.name in request.published else None
 
-    def _made(self, request: Request) -> tuple[Listing, Recipe]:
-        """The outlines of the clean images, made where they are missing, and their recipe."""
+    def _made(self, request: Request) -> Listing:
+        """The outlines of the clean images, made where they are missing."""
         spec = request.subject.spec
         source = source_images(request.data, self.name, spec, request.workers)
         places = {"size": spec.size, "crop": spec.crop, "interpolation": spec.interpolation}
@@ -80,23 +87,12 @@ class Outlines:
                     write_atomically(folder / name, encode(drawn), durable=False)
                     progress.advance()
 
-        return list_made(once(made_folder(request.made, recipe) / "images", make), names), recipe
-
-    def _protocol(self, request: Request) -> str:
-        root = self._published(request)
-        images, recipe = self._made(request) if root is None else (list_images(root), None)
-        decision = _decision(images, request)[2]
-        if recipe is None:
-            return f"{self.name} of a folder, whole, as they are; answer: {decision}"
-        size = request.subject.spec.size
-        return (
-            f"{self.name} generated of --data at {size} x {size}: {self.said}; set {recipe.digest}; answer: {decision}"
-        )
+        return list_made(once(made_folder(request.made, recipe) / "images", make), names)
 
 
-def _decision(images: Listing, request: Request) -> tuple[tuple[str, ...], Decide, str]:
-    """The possible answers, what decides among them, and that in words: 16 categories where the folders are such."""
-    categories = among_categories(request.subject) if are_categories(images.classes) else None
+def _decision(names: Iterable[str], request: Request) -> tuple[tuple[str, ...], Decide, str]:
+    """The possible answers, what decides among them, and that in words: 16 categories where `names` are such."""
+    categories = among_categories(request.subject) if are_categories(tuple(names)) else None
     classes = request.subject.classes
     return categories or (classes, all_classes, f"argmax of {len(classes)}")
 

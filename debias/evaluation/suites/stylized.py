@@ -7,6 +7,7 @@ training of Li et al., ICLR 2021.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from debias.pipelines.loading.listing import split_names
@@ -15,7 +16,7 @@ from debias.style_transfer.files import sha256_file
 
 from ..cell import Answers, Cell
 from ..labels import all_classes, class_indices, clean_images, image_classes
-from ..made_stylized import made_set, said_of, settings_of
+from ..made_stylized import STYLIZER, build_settings, made_set, said_of, settings_of
 from ..measure import Measure, share
 from ..subject import Subject
 from . import Request
@@ -92,8 +93,12 @@ def _textures(names: Sequence[str], records: Mapping[str, Record], subject: Subj
 
 
 def _protocol(request: Request) -> str:
-    root, top1 = _root(request), f"top-1 of {len(request.subject.classes)} classes on"
+    """What the set is; a published one that is gone says less."""
+    top1 = f"top-1 of {len(request.subject.classes)} classes on"
+    if NAME not in request.published:
+        settings = asdict(build_settings(request, "any")) | {"stylizer": STYLIZER}
+        return f"{top1} a stylised set made of --data, whole: {said_of(settings)}"
+    root = Path(request.published[NAME])
     if not (root / MANIFEST).is_file():
-        return f"{top1} stylised images of a folder without a manifest, whole: how they were made is not known"
-    kind = "a stylised set" if NAME in request.published else "a stylised set made of --data"
-    return f"{top1} {kind}, whole: {said_of(settings_of(root))}; manifest {sha256_file(root / MANIFEST)[:16]}"
+        return f"{top1} a folder of stylised images without a manifest, whole: how they were made is not known"
+    return f"{top1} a stylised set, whole: {said_of(settings_of(root))}; manifest {sha256_file(root / MANIFEST)[:16]}"
