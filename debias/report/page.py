@@ -18,14 +18,14 @@ from markupsafe import Markup
 from debias import __version__
 
 from ..wording import counted
-from .cues import Cues, by_shape, leaning, pulls, total
+from .cues import Cues, Pull, by_shape, leaning, pulls, total, winning
 from .entries import Entry, Row, entries, find_baseline, rows
 from .loading import Key, Number, load
 from .numbers import difference, interval, points, signed, why_not, written
-from .pictures import Curve, key, line_plot, mark, shape_bias_plot
+from .pictures import Curve, key, line_plot, mark, name_html, shape_bias_plot
 from .series import Severities, corruption_table, severities, thinned, training_views
 from .strips import IMAGES, strips
-from .verdict import headline, name_of, of_row, speaks, verdict
+from .verdict import TITLES, headline, name_of, of_row, speaks, stakes, verdict
 
 __all__ = ["make_page"]
 
@@ -63,10 +63,12 @@ def make_page(folders: Sequence[Path], baseline: str | None = None, title: str |
     base = find_baseline(those, baseline)
     lines = rows(those, base)
     environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters["name"] = name_html
     script = _file("page.js").strip()
     html = environment.from_string(_file("report.html")).render(
         title=title or _title(those, lines),
         verdict=verdict(lines),
+        stakes=stakes(headline(lines)),
         others=_others(lines),
         table=_table(lines),
         bias=_bias(lines),
@@ -149,18 +151,15 @@ def _of(row: Row) -> str:
     return " · ".join(part for part in parts if part and part != row.label)
 
 
-def _column(key: Key, lines: Sequence[Row]) -> dict[str, str]:
+def _column(key: Key, lines: Sequence[Row]) -> dict[str, Any]:
     suite, cell, metric = key
     measures = [row.numbers[key].measure for row in lines if key in row.numbers]
     sizes = sorted({measure.n for measure in measures})
-    better = {"higher": "higher is better", "lower": "lower is better", "neither": ""}[measures[0].better]
     n = f"n = {sizes[0]:,}" if len(sizes) == 1 else f"n = {sizes[0]:,} to {sizes[-1]:,}"
-    unit = {"share": "", "percent": "", "count": "count"}[measures[0].unit]
-    name = metric if metric not in ("top-1",) else f"{' '.join(part for part in (suite, cell) if part)}"
-    if metric not in ("top-1", "shape bias", "cue accuracy", "mCE"):
-        name = f"{' '.join(part for part in (suite, cell) if part)} {metric}"
-    what = metric if name != metric else suite
-    return {"name": name, "note": ", ".join(part for part in (what, unit, n, better) if part)}
+    title = TITLES.get(suite, suite)
+    name, of = (title, cell or "top-1") if metric == "top-1" else (f"{metric[0].upper()}{metric[1:]}", f"{title} {cell}")
+    marks = [n, "a count" if measures[0].unit == "count" else "", "↓ is better" if measures[0].better == "lower" else ""]
+    return {"name": name, "notes": [of.strip(), ", ".join(filter(None, marks))]}
 
 
 def _cell(number: Number, row: Row, base: Row, name: str, refused: dict[str, None]) -> dict[str, Any]:
@@ -212,7 +211,7 @@ def _short(digest: str) -> str:
 
 
 def _glossary(keys: Sequence[Key]) -> list[tuple[str, str]]:
-    suites = [(suite, SUITES[suite]) for suite in dict.fromkeys(key[0] for key in keys) if suite in SUITES]
+    suites = [(TITLES.get(suite, suite), SUITES[suite]) for suite in dict.fromkeys(key[0] for key in keys) if suite in SUITES]
     metrics = [(metric, MEANINGS[metric]) for metric in dict.fromkeys(key[2] for key in keys) if metric in MEANINGS]
     return suites + metrics
 
@@ -279,13 +278,21 @@ def _confusion(lines: Sequence[Row]) -> dict[str, Any] | None:
         for shape in shapes if fits else []:
             drawn = [by_pair.get((shape, texture)) for texture in textures]
             table.append((shape, [_pull(pull) if pull else None for pull in drawn]))
-        strongest = [pull for pull in ranked if pull.hits][: 5 if fits else 20]
-        maps.append({"name": row.title, "mark": mark(row.color), "columns": textures, "lines": table, "strongest": strongest})
-    note = f"With more than {MATRIX} classes the table gives way to the 20 strongest pulls." if large else ""
+        maps.append(
+            {
+                "name": row.title,
+                "mark": mark(row.color),
+                "columns": textures,
+                "lines": table,
+                "textures": winning(ranked, 3 if fits else 10),
+                "pairs": [pull for pull in ranked if pull.hits][: 3 if fits else 20],
+            }
+        )
+    note = f"With more than {MATRIX} classes the tables give way to the 10 strongest textures and 20 pairs." if large else ""
     return {"maps": maps, "note": note}
 
 
-def _pull(pull: Any) -> dict[str, Any]:
+def _pull(pull: Pull) -> dict[str, Any]:
     text = f"{100 * pull.share:.0f}" if pull.hits else "·"
     note = f"{pull.shape} in the texture of {pull.texture}: {pull.hits} of {pull.n} taken for {pull.texture}"
     return {"text": text, "heat": round(10 * pull.share), "note": note}
@@ -442,7 +449,10 @@ def _warnings(lines: Sequence[Row]) -> list[str]:
         said.append(f"The evaluations were made by different versions of debias ({', '.join(versions)}).")
     used = {n.preprocessing for row in lines for n in row.numbers.values() if n.measure.suite == "clean"}
     if len(used) > 1:
-        said.append("The networks see their images at different sizes or crops: part of a difference may come from that.")
+        said.append(
+            "The networks do not see their images prepared in the same way, and part of a difference may come from that: "
+            f"{'; or '.join(sorted(used))}."
+        )
     return said
 
 
@@ -459,6 +469,7 @@ def _card(entry: Entry, lines: Sequence[Row]) -> dict[str, Any]:
             ("classes", evaluation.classes),
             ("input", _input(spec)),
             ("settings", _settings(evaluation.settings)),
+            ("left out", _left_out(evaluation.left_out)),
             ("debias", evaluation.version),
         ]
     if training is not None:
@@ -467,6 +478,12 @@ def _card(entry: Entry, lines: Sequence[Row]) -> dict[str, Any]:
     color = next((row.color for row in lines if row.label == entry.label), None)
     shown = [(name, text) for name, text in told if text]
     return {"name": entry.label, "mark": mark(color) if color is not None else "", "lines": shown}
+
+
+def _left_out(files: Sequence[str]) -> str:
+    if not files:
+        return ""
+    return f"{counted(len(files), 'file')} that could not be read: {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}"
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -490,14 +507,15 @@ def _plain(value: Any) -> str:
 
 
 def _protocol(text: str, data: str, users: Sequence[tuple[Row, Number]], lines: Sequence[Row]) -> dict[str, str]:
-    names = list(dict.fromkeys(f"{number.measure.suite} {number.measure.metric}" for _, number in users))
+    names = list(dict.fromkeys(f"{TITLES.get(n.measure.suite, n.measure.suite)} {n.measure.metric}" for _, n in users))
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     who = list(dict.fromkeys(row.title for row, _ in users))
     seen = sorted({number.preprocessing for _, number in users if number.preprocessing})
     told = "all networks" if len(who) == len(lines) else ", ".join(who)
     return {
         "names": f"{shown}:",
-        "text": text + (f" Preprocessing: {'; '.join(seen)}." if seen else ""),
+        "text": f"{text}.",
+        "made": "; or ".join(seen),
         "who": told,
         "data": data or "not recorded",
     }

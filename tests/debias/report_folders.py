@@ -139,7 +139,7 @@ def example(folder: Path) -> list[Path]:
             *corruptions(0.6 + 0.1 * place),
         ]
         results = folder / "results" / objective
-        images = write_images(folder / "images", rows)
+        images = folder / "images" if place else write_images(folder / "images", rows)
         run = write_run(folder / "runs" / objective, ("main", "stylized") if place else ("main",), objective=objective)
         weights = f"{place}b" * 32
         write_results(
