@@ -113,7 +113,11 @@ def _evaluation(folder: Path) -> Evaluation:
             str(subject.get("objective", "")),
             str(values.get("debias", "")),
             tuple(map(str, subject.get("branches", ("main",)))),
-            classes if isinstance(classes, str) else counted(len(classes), "class") if len(classes) == 1 else f"{len(classes):,} classes",
+            classes
+            if isinstance(classes, str)
+            else counted(len(classes), "class")
+            if len(classes) == 1
+            else f"{len(classes):,} classes",
             dict(subject.get("spec", {})),
             dict(values.get("settings", {})),
             tuple(map(_number, values["measures"])),

@@ -1,7 +1,7 @@
 """Plots as inline SVG whose widths are percentages: they fit any column, and their letters keep their size.
 
-Colours are CSS classes (`c0` the baseline's grey, `c1`, `c2`, ...), so that a page may have a light and a dark set; marks
-differ in form too, for those who see no difference in hue and for print. All text is escaped here.
+Colours are CSS classes (`c0` the baseline's grey, `c1`, `c2`, ...), so that a page may have a light and a dark set;
+marks differ in form too, for those who see no difference in hue and for print. All text is escaped here.
 """
 
 import math
@@ -55,7 +55,9 @@ def key(names: Sequence[tuple[str, int]]) -> Markup:
     return Markup('<ul class="key">{}</ul>').format(Markup("").join(items))
 
 
-def line_plot(curves: Sequence[Curve], *, title: str, x: str, y: str, low: float, high: float, whole: bool = False) -> Markup:
+def line_plot(
+    curves: Sequence[Curve], *, title: str, x: str, y: str, low: float, high: float, whole: bool = False
+) -> Markup:
     """Curves over a common x, y from `low` to `high`; `whole` marks every point and each whole x."""
     xs = [point[0] for curve in curves for point in curve.points]
     start, end = (min(xs), max(xs)) if xs else (0.0, 1.0)
@@ -99,8 +101,8 @@ def line_plot(curves: Sequence[Curve], *, title: str, x: str, y: str, low: float
 def shape_bias_plot(classes: Sequence[str], runs: Sequence[tuple[str, int, Mapping[str, Cues], Cues]]) -> Markup:
     """A row for each class, in the order given, and on it each run's share of shape; lines at the runs' own shares.
 
-    The form is that of Geirhos et al., ICLR 2019, figure 4. `runs` are name, colour, counts by class and in all. A class
-    of which no answer names a cue has no mark.
+    The form is that of Geirhos et al., ICLR 2019, figure 4. `runs` are name, colour, counts by class and in all. A
+    class of which no answer names a cue has no mark.
     """
     height = ROW * len(classes)
     inside = [

@@ -40,12 +40,12 @@ OWN = ("shape bias", "cue accuracy", "mCE", "relative mCE")  # metrics that need
 STAKES = (
     (
         ("cue-conflict",),
-        "Shape bias: a cat in elephant skin is a cat to people; a network with a low shape bias says elephant, and is lost "
-        "where surfaces look different from those of its training.",
+        "A cat in elephant skin is a cat to people; a network with a low shape bias says elephant, and errs wherever "
+        "surfaces look different from those of its training.",
     ),
     (
         ("fgsm", "pgd", "corruptions", "stylized"),
-        "Accuracy on attacked, corrupted or stylised images: what is left of it when images are not as clean as the test set.",
+        "Accuracy on changed images says what is left of it when they are not as clean as the test set.",
     ),
 )
 TOLD = 5  # numbers that a sentence names of each kind; of more it gives the count

@@ -25,7 +25,7 @@ def top1(suite: str, hits: int, n: int = 1000, protocol: str = PROTOCOL, **other
 
 
 def conflicts(bias: float, classes: Sequence[str] = CLASSES, each: int = 3, seed: int = 0, named: float = 0.8) -> Rows:
-    """Answers to every pair of two classes: a share `named` of them names a cue, and of these about `bias` the shape."""
+    """Answers to every pair of two classes: about a share `named` of them names a cue, and `bias` of these the shape."""
     draw = random.Random(seed)
     rows = []
     for shape in classes:
@@ -36,7 +36,12 @@ def conflicts(bias: float, classes: Sequence[str] = CLASSES, each: int = 3, seed
                 file = f"{classes.index(shape)}/{number}-{classes.index(texture)}.png"
                 rows.append(
                     {"suite": "cue-conflict", "cell": "", "branch": "main", "file": file, "label": shape}
-                    | {"texture": texture, "answer": answer, "confidence": f"{0.2 + 0.8 * draw.random():.4f}", "flags": ""}
+                    | {
+                        "texture": texture,
+                        "answer": answer,
+                        "confidence": f"{0.2 + 0.8 * draw.random():.4f}",
+                        "flags": "",
+                    }
                 )
     return rows
 
@@ -48,10 +53,19 @@ def bias_of(rows: Rows, protocol: str = "cue conflicts of a test; answer: argmax
     return share("cue-conflict", "shape bias", shape, shape + texture, protocol, headline=True)
 
 
-def corruptions(start: float, names: Sequence[str] = ("fog", "gaussian_noise", "pixelate"), n: int = 200) -> list[Measure]:
+def corruptions(
+    start: float, names: Sequence[str] = ("fog", "gaussian_noise", "pixelate"), n: int = 200
+) -> list[Measure]:
     """Accuracies that fall with severity."""
     return [
-        share("corruptions", "top-1", round(n * start * 0.9 ** (level * (place + 1))), n, "corrupted", cell=f"{name}/{level}")
+        share(
+            "corruptions",
+            "top-1",
+            round(n * start * 0.9 ** (level * (place + 1))),
+            n,
+            "corrupted",
+            cell=f"{name}/{level}",
+        )
         for place, name in enumerate(names)
         for level in range(1, 6)
     ]
@@ -82,7 +96,13 @@ def write_results(
         "version": 1,
         "debias": "0.1.0",
         "subject": about | {"branches": ["main"], "spec": spec} | subject,
-        "settings": {"suites": ["clean", "cue-conflict"], "data": None, "published": {}, "precision": "fp32", "seed": 0},
+        "settings": {
+            "suites": ["clean", "cue-conflict"],
+            "data": None,
+            "published": {},
+            "precision": "fp32",
+            "seed": 0,
+        },
         "measures": told,
     }
     if images is not None:
@@ -99,7 +119,12 @@ def write_results(
 def write_run(folder: Path, views: Sequence[str] = ("main",), steps: int = 40, objective: str = "vanilla") -> Path:
     """RUN with a log line of each view every second step, and a validation at the end of each quarter."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"made by": "debias train", "version": "0.1.0", "state": "complete", "settings": {"objective": objective}}
+    settings = {
+        "made by": "debias train",
+        "version": "0.1.0",
+        "state": "complete",
+        "settings": {"objective": objective},
+    }
     (folder / "settings.json").write_text(json.dumps(settings))
     lines = []
     for step in range(2, steps + 1, 2):
@@ -142,8 +167,6 @@ def example(folder: Path) -> list[Path]:
         images = folder / "images" if place else write_images(folder / "images", rows)
         run = write_run(folder / "runs" / objective, ("main", "stylized") if place else ("main",), objective=objective)
         weights = f"{place}b" * 32
-        write_results(
-            results, str(run), measures, rows, images=images, objective=objective, weights=weights
-        )
+        write_results(results, str(run), measures, rows, images=images, objective=objective, weights=weights)
         made += [run, results]
     return made

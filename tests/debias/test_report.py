@@ -6,13 +6,15 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from debias.evaluation.measure import Measure
-from debias.report import page as page_module
+from debias.report import notes as notes_module
 from debias.report.cues import by_shape, leaning, pulls, total, winning
-from debias.report.entries import entries, find_baseline, rows
+from debias.report.entries import Row, entries, find_baseline, rows
 from debias.report.loading import Decision, Evaluation, Number, Training, load
 from debias.report.numbers import difference, interval, signed, why_not, written
 from debias.report.page import make_page
@@ -38,7 +40,7 @@ def evaluation(name: str, *numbers: Number, **others: object) -> Evaluation:
     return replace(Evaluation(Path(f"results/{name}"), name, numbers=numbers), **others)  # type: ignore[arg-type]
 
 
-def table_of(*evaluations: Evaluation, baseline: str | None = None) -> list:
+def table_of(*evaluations: Evaluation, baseline: str | None = None) -> list[Row]:
     those = entries(evaluations)
     return rows(those, find_baseline(those, baseline))
 
@@ -107,10 +109,13 @@ def test_a_difference_as_it_is_written(value: float, unit: str, shown: str) -> N
         ((0.7, 0.6, 0.8), (0.5, 0.4, 0.6), "higher", False, "unclear"),  # they touch
     ],
 )
-def test_what_a_difference_is_worth(one: tuple, base: tuple, better: str, apart: bool, kind: str) -> None:
+def test_what_a_difference_is_worth(
+    one: tuple[float, ...], base: tuple[float, ...], better: str, apart: bool, kind: str
+) -> None:
     found = difference(number(*one, better=better), number(*base, better=better))
     assert found is not None
-    assert (found.value, found.apart, found.kind) == (pytest.approx(one[0] - base[0]), apart, kind)
+    assert found.value == pytest.approx(one[0] - base[0])
+    assert (found.apart, found.kind) == (apart, kind)
 
 
 def test_without_an_interval_nothing_is_called_apart() -> None:
@@ -132,7 +137,7 @@ def test_without_an_interval_nothing_is_called_apart() -> None:
         ({"value": math.nan}, "undefined"),
     ],
 )
-def test_what_may_not_be_subtracted(change: dict, word: str) -> None:
+def test_what_may_not_be_subtracted(change: dict[str, object], word: str) -> None:
     assert difference(number(), number()) is not None
     for pair in ((number(**change), number()), (number(), number(**change))):
         assert difference(*pair) is None
@@ -222,9 +227,7 @@ def test_the_verdict_says_what_rose_what_fell_and_what_is_unclear() -> None:
 
 def test_the_verdict_claims_nothing_where_intervals_overlap() -> None:
     said = verdict(table_of(evaluation("plain", number()), evaluation("new", number(0.55, 0.45, 0.65))))
-    assert said == (
-        "Over plain, new shows no clear change: intervals overlap for clean accuracy +5.0 (50.0 → 55.0)."
-    )
+    assert said == ("Over plain, new shows no clear change: intervals overlap for clean accuracy +5.0 (50.0 → 55.0).")
 
 
 def test_the_verdict_speaks_of_the_network_that_gained_most_clearly() -> None:
@@ -280,7 +283,8 @@ def decisions(*answers: tuple[str, str, str]) -> tuple[Decision, ...]:
 def test_cues_are_counted_by_shape() -> None:
     those = decisions(("cat", "dog", "cat"), ("cat", "owl", "owl"), ("cat", "dog", "fish"), ("dog", "cat", "cat"))
     every = total(those)
-    assert (every.n, every.shape, every.texture, every.fraction) == (4, 1, 2, pytest.approx(1 / 3))
+    assert (every.n, every.shape, every.texture) == (4, 1, 2)
+    assert every.fraction == pytest.approx(1 / 3)
     assert {shape: (c.n, c.shape, c.texture) for shape, c in by_shape(those).items()} == {
         "cat": (3, 1, 1),
         "dog": (1, 0, 1),
@@ -318,18 +322,16 @@ def test_a_long_curve_is_thinned_by_means_of_neighbours() -> None:
 
 def test_the_mean_curve_has_only_severities_that_every_corruption_has() -> None:
     cells = [("fog/1", 0.8), ("fog/2", 0.6), ("snow/1", 0.4)]
-    numbers = [
-        Number(Measure("corruptions", "top-1", value, 10, "p", cell=cell)) for cell, value in cells
-    ]
+    numbers = [Number(Measure("corruptions", "top-1", value, 10, "p", cell=cell)) for cell, value in cells]
     (row,) = table_of(evaluation("a", *numbers, number(0.9)))
     found = severities(row)
     assert found is not None
-    assert found.mean() == [(0.0, 0.9), (1.0, pytest.approx(0.6))]
+    assert np.allclose(found.mean(), [(0, 0.9), (1, 0.6)])
     error = Number(Measure("corruptions", "error", 0.3, 10, "p", cell="fog/1", better="lower"))
     (row,) = table_of(evaluation("a", error))
     found = severities(row)
     assert found is not None
-    assert found.mean() == [(1.0, pytest.approx(0.7))]
+    assert np.allclose(found.mean(), [(1, 0.7)])
 
 
 # Folders
@@ -434,14 +436,16 @@ def test_sections_without_data_vanish(folder: Path) -> None:
 
 def test_numbers_of_other_protocols_or_images_are_shown_and_not_subtracted(folder: Path) -> None:
     made.write_results(folder / "a", "a", [made.top1("clean", 900), made.top1("fgsm", 300)])
-    other = [made.top1("clean", 950, protocol="five crops"), (made.top1("fgsm", 500), {"data": "e" * 64})]
+    other: list[Any] = [made.top1("clean", 950, protocol="five crops"), (made.top1("fgsm", 500), {"data": "e" * 64})]
     made.write_results(folder / "b", "b", other, weights="b2" * 32, objective="x")
     text = text_of(make_page([folder / "a", folder / "b"]))
     assert "95.0 ≠" in text
     assert "50.0 ≠" in text
     assert "(+" not in text
     assert "Not subtracted" in text
-    assert f"b, clean accuracy: the protocol differs from the baseline&#39;s: “five crops”; a: “{made.PROTOCOL}”" in text
+    assert (
+        f"b, clean accuracy: the protocol differs from the baseline&#39;s: “five crops”; a: “{made.PROTOCOL}”" in text
+    )
     assert "b, accuracy under FGSM: the images differ from the baseline&#39;s: eeeeeeeeeeee…; a: dddddddddddd…" in text
 
 
@@ -531,12 +535,7 @@ def test_no_image_outside_the_data_is_embedded(folder: Path) -> None:
 def test_a_page_has_room_for_forty_images(count: int) -> None:
     classes = [f"c{i}" for i in range(12)]
     those = decisions(*[(a, b, c) for a in classes for b in classes if a != b for c in (a, b)])
-    lines = table_of(
-        *(
-            evaluation(f"n{i}", number(), weights=str(i), decisions={"main": those})
-            for i in range(count)
-        )
-    )
+    lines = table_of(*(evaluation(f"n{i}", number(), weights=str(i), decisions={"main": those}) for i in range(count)))
     found, more = strips(lines)
     assert sum(len(strip.shapes) + len(strip.textures) for strip in found) <= 40
     assert len(found) + more == count
@@ -549,7 +548,7 @@ def test_many_classes_and_networks_are_never_cut_in_silence(folder: Path, monkey
     classes = [f"class{i:02d}" for i in range(45)]
     answers = made.conflicts(0.5, classes, each=1)
     made.write_results(folder / "a", "a", [made.bias_of(answers)], answers, classes=classes)
-    monkeypatch.setattr(page_module, "EVERY", 0)
+    monkeypatch.setattr(notes_module, "EVERY", 0)
     text = text_of(make_page([folder / "a"]))
     assert "40 of 45 classes are drawn" in text
     assert "With more than 24 classes the tables give way" in text

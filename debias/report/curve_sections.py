@@ -1,0 +1,111 @@
+"""Sections made of curves: accuracy under corruptions, and how each view of a training went."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ..wording import counted
+from .entries import Entry, Row
+from .pictures import Curve, key, line_plot, mark
+from .series import Severities, corruption_table, severities, thinned, training_views
+
+__all__ = ["corruptions_section", "training_section"]
+
+
+def corruptions_section(lines: Sequence[Row]) -> dict[str, Any] | None:
+    able = [(row, found) for row in lines if (found := severities(row)) is not None]
+    if not able:
+        return None
+    names, levels = corruption_table(found for _, found in able)
+    means = [Curve(row.title, _percent(found.mean()), row.color) for row, found in able]
+    return {
+        "levels": levels,
+        "key": key([(row.title, row.color) for row, _ in able]),
+        "mean": line_plot(
+            means,
+            title=f"Mean over {counted(len(names), 'corruption')}",
+            x="severity (0: clean)" if any(not math.isnan(found.clean) for _, found in able) else "severity",
+            y="top-1 in percent",
+            low=0,
+            high=100,
+            whole=True,
+        ),
+        "each": [
+            line_plot(
+                [Curve(row.title, _one_corruption(found, name), row.color) for row, found in able],
+                title=name,
+                x="",
+                y="top-1 in percent",
+                low=0,
+                high=100,
+                whole=True,
+            )
+            for name in names
+        ],
+        "maps": [
+            {
+                "name": row.title,
+                "mark": mark(row.color),
+                "lines": [(name, _heat(found, name, levels)) for name in names],
+            }
+            for row, found in able
+        ],
+    }
+
+
+def _percent(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(x, 100 * y) for x, y in curve]
+
+
+def _one_corruption(found: Severities, name: str) -> list[tuple[float, float]]:
+    return _percent([(float(level), value) for level, (value, _) in sorted(found.cells.get(name, {}).items())])
+
+
+def _heat(found: Severities, name: str, levels: Sequence[int]) -> list[dict[str, Any]]:
+    cells = []
+    for level in levels:
+        value, note = found.cells.get(name, {}).get(level, (math.nan, "not measured"))
+        text = "–" if math.isnan(value) else f"{100 * value:.1f}"
+        cells.append(
+            {"text": text, "heat": 0 if math.isnan(value) else round(10 * value), "note": f"{name}/{level}: {note}"}
+        )
+    return cells
+
+
+def training_section(those: Sequence[Entry], lines: Sequence[Row]) -> dict[str, Any] | None:
+    trained = [entry for entry in those if entry.training is not None and entry.training.lines]
+    if not trained:
+        return None
+    colors = {row.label: row.color for row in reversed(lines)}
+    free = iter(range(len(lines) if lines else 1, len(lines) + len(trained) + 1))
+    colors |= {entry.label: next(free) for entry in trained if entry.label not in colors}
+    top1: dict[str, list[Curve]] = {}
+    loss: dict[str, list[Curve]] = {}
+    widest = 1
+    for entry in trained:
+        assert entry.training is not None
+        for (split, view), log in training_views(entry.training.lines).items():
+            for of, by_view, scale in (("top1", top1, 100.0), ("loss", loss, 1.0)):
+                points, size = thinned([(float(line.step), scale * getattr(line, of)) for line in log])
+                widest = max(widest, size)
+                if points:
+                    curve = Curve(f"{entry.label}, {split}", points, colors[entry.label], dashed=split != "train")
+                    by_view.setdefault(view, []).append(curve)
+    plots = []
+    for view in dict.fromkeys((*top1, *loss)):
+        if view in top1:
+            name = "top-1 in percent"
+            plots.append(line_plot(top1[view], title=f"{view}: {name}", x="step", y=name, low=0, high=100))
+        if view in loss:
+            highest = max(y for curve in loss[view] for _, y in curve.points)
+            plots.append(line_plot(loss[view], title=f"{view}: loss", x="step", y="loss", low=0, high=_above(highest)))
+    note = f"Of long logs a point is the mean of up to {widest} lines." if widest > 1 else ""
+    return {"key": key([(entry.label, colors[entry.label]) for entry in trained]), "plots": plots, "note": note}
+
+
+def _above(value: float) -> float:
+    """A round number that is no less than `value`."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(power * factor for factor in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if power * factor >= value)
