@@ -17,6 +17,7 @@ MATRIX = 24  # classes of a shape by texture table
 
 
 def bias_section(lines: Sequence[Row]) -> dict[str, Any] | None:
+    """The shape-bias plot and its numbers; None without cue conflicts."""
     able = [row for row in lines if row.decisions]
     if not able:
         return None
@@ -66,6 +67,7 @@ def _fraction(cues: Cues) -> dict[str, str]:
 
 
 def confusion_section(lines: Sequence[Row]) -> dict[str, Any] | None:
+    """For each network how often each texture wins over each shape; None without cue conflicts."""
     able = [row for row in lines if row.decisions]
     if not able:
         return None
@@ -107,6 +109,7 @@ def _pull(pull: Pull) -> dict[str, Any]:
 
 
 def strips_section(lines: Sequence[Row]) -> dict[str, Any] | None:
+    """The images of the surest decisions; None without cue conflicts."""
     found, more = strips(lines)
     shown = []
     for strip in found:
@@ -127,7 +130,7 @@ def strips_section(lines: Sequence[Row]) -> dict[str, Any] | None:
     notes = []
     if missing:
         notes.append(
-            f"{counted(missing, 'image')} of these could not be read where the results say they lie, or they do not say; "
+            f"{counted(missing, 'image')} of these could not be read where the results say they lie, if they say it; "
             "the classes are shown instead."
         )
     if more:
@@ -136,6 +139,7 @@ def strips_section(lines: Sequence[Row]) -> dict[str, Any] | None:
 
 
 def leaning_section(lines: Sequence[Row]) -> list[dict[str, Any]]:
+    """The three classes of each network that lean most on texture."""
     return [
         {"name": row.title, "mark": mark(row.color), "classes": leaning(row.decisions, 3)}
         for row in lines

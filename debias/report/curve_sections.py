@@ -13,6 +13,7 @@ __all__ = ["corruptions_section", "training_section"]
 
 
 def corruptions_section(lines: Sequence[Row]) -> dict[str, Any] | None:
+    """Curves over severity and a heat map for each network; None without corruptions."""
     able = [(row, found) for row in lines if (found := severities(row)) is not None]
     if not able:
         return None
@@ -73,6 +74,7 @@ def _heat(found: Severities, name: str, levels: Sequence[int]) -> list[dict[str,
 
 
 def training_section(those: Sequence[Entry], lines: Sequence[Row]) -> dict[str, Any] | None:
+    """Top-1 and loss of each view over steps; None without a run that has a log."""
     trained = [entry for entry in those if entry.training is not None and entry.training.lines]
     if not trained:
         return None

@@ -16,6 +16,7 @@ EVERY = 1500  # lines of the table of every number
 
 
 def notes_section(those: Sequence[Entry], lines: Sequence[Row]) -> dict[str, Any]:
+    """Each network, each protocol with its images, and each number."""
     protocols: dict[tuple[str, str], list[tuple[Row, Number]]] = {}
     for row in lines:
         for number in row.numbers.values():

@@ -25,7 +25,7 @@ def top1(suite: str, hits: int, n: int = 1000, protocol: str = PROTOCOL, **other
 
 
 def conflicts(bias: float, classes: Sequence[str] = CLASSES, each: int = 3, seed: int = 0, named: float = 0.8) -> Rows:
-    """Answers to every pair of two classes: about a share `named` of them names a cue, and `bias` of these the shape."""
+    """Answers to every pair of two classes: a share `named` of about all names a cue, of these `bias` the shape."""
     draw = random.Random(seed)
     rows = []
     for shape in classes:

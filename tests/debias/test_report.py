@@ -137,7 +137,7 @@ def test_without_an_interval_nothing_is_called_apart() -> None:
         ({"value": math.nan}, "undefined"),
     ],
 )
-def test_what_may_not_be_subtracted(change: dict[str, object], word: str) -> None:
+def test_what_may_not_be_subtracted(change: dict[str, Any], word: str) -> None:
     assert difference(number(), number()) is not None
     for pair in ((number(**change), number()), (number(), number(**change))):
         assert difference(*pair) is None
