@@ -59,7 +59,11 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
+    return write_report(tmp_path_factory.mktemp("report"))
+
+
+def write_report(folder: Path) -> Path:
+    """A page with all its sections, long and hostile names, and each step of the colour scale."""
     hostile = made.write_results(
         folder / "hostile",
         "<script>document.title = 'owned'</script>" + "long" * 40,
