@@ -18,19 +18,23 @@ def corruptions_section(lines: Sequence[Row]) -> dict[str, Any] | None:
     if not able:
         return None
     names, levels = corruption_table(found for _, found in able)
-    means = [Curve(row.title, _percent(found.mean()), row.color) for row, found in able]
+    common = [name for name in names if all(name in found.cells for _, found in able)]
+    means = [Curve(row.title, _percent(found.mean(common)), row.color) for row, found in able]
     return {
         "levels": levels,
         "key": key([(row.title, row.color) for row, _ in able]),
         "mean": line_plot(
             means,
-            title=f"Mean over {counted(len(names), 'corruption')}",
+            title=f"Mean over {counted(len(common), 'corruption')}",
             x="severity (0: clean)" if any(not math.isnan(found.clean) for _, found in able) else "severity",
             y="top-1 in percent",
             low=0,
             high=100,
             whole=True,
-        ),
+        )
+        if common
+        else "",
+        "note": _mixture([row for row, _ in able], len(names) - len(common)),
         "each": [
             line_plot(
                 [Curve(row.title, _one_corruption(found, name), row.color) for row, found in able],
@@ -47,11 +51,27 @@ def corruptions_section(lines: Sequence[Row]) -> dict[str, Any] | None:
             {
                 "name": row.title,
                 "mark": mark(row.color),
-                "lines": [(name, _heat(found, name, levels)) for name in names],
+                "lines": [(name, _heat(found, name, levels)) for name in names if name in found.cells],
             }
             for row, found in able
         ],
     }
+
+
+def _mixture(able: Sequence[Row], uncommon: int) -> str:
+    """What forbids to compare these networks by eye."""
+    told = []
+    if uncommon:
+        told.append(f"{counted(uncommon, 'corruption')} that not every network was measured on stay out of the mean.")
+    made = {
+        number.measure.protocol
+        for row in able
+        for number in row.numbers.values()
+        if number.measure.suite == "corruptions" and "/" in number.measure.cell
+    }
+    if len(made) > 1:
+        told.append("The protocols differ between networks, as the notes say: compare no curve with another.")
+    return " ".join(told)
 
 
 def _percent(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -70,7 +70,7 @@ def _title(those: Sequence[Entry], lines: Sequence[Row]) -> str:
     if len(names) == 1:
         return names[0]
     if len(names) > 4:
-        return f"{len(names)} networks against {names[0]}" if lines else f"{len(names)} trainings"
+        return f"{len(names) - 1} networks against {names[0]}" if lines else f"{len(names)} trainings"
     if not lines:
         return f"{', '.join(names[:-1])} and {names[-1]}"
     others = names[1:]

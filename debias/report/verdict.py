@@ -131,6 +131,8 @@ def verdict(rows: Sequence[Row]) -> str:
 def of_row(row: Row, base: Row, keys: Sequence[Key]) -> str:
     """One sentence on what `row` changed over `base`."""
     found = changes(row, base, keys)
+    if not any(key in row.numbers and key in base.numbers for key in keys):
+        return f"{row.title} and {base.title} were measured on nothing in common."
     if not found:
         return f"{row.title} and {base.title} share no number that may be subtracted: protocols or images differ."
     kinds = _sorted(found)

@@ -250,6 +250,11 @@ def test_of_different_protocols_the_verdict_says_that_nothing_may_be_subtracted(
     assert said == "new and plain share no number that may be subtracted: protocols or images differ."
 
 
+def test_of_different_measures_the_verdict_says_that_they_have_nothing_in_common() -> None:
+    said = verdict(table_of(evaluation("plain", number()), evaluation("new", number(metric="c"))))
+    assert said == "new and plain were measured on nothing in common."
+
+
 def test_one_network_and_none() -> None:
     assert verdict(table_of(evaluation("a", number()))) == (
         "a alone, with no baseline to compare to: clean accuracy 50.0 % (40.0 to 60.0)."
@@ -326,12 +331,25 @@ def test_the_mean_curve_has_only_severities_that_every_corruption_has() -> None:
     (row,) = table_of(evaluation("a", *numbers, number(0.9)))
     found = severities(row)
     assert found is not None
-    assert np.allclose(found.mean(), [(0, 0.9), (1, 0.6)])
+    assert np.allclose(found.mean(["fog", "snow"]), [(0, 0.9), (1, 0.6)])
+    assert np.allclose(found.mean(["fog"]), [(0, 0.9), (1, 0.8), (2, 0.6)])
     error = Number(Measure("corruptions", "error", 0.3, 10, "p", cell="fog/1", better="lower"))
     (row,) = table_of(evaluation("a", error))
     found = severities(row)
     assert found is not None
-    assert np.allclose(found.mean(), [(1, 0.7)])
+    assert np.allclose(found.mean(["fog"]), [(1, 0.7)])
+
+
+def test_curves_of_other_corruptions_or_protocols_are_not_set_side_by_side_in_silence(folder: Path) -> None:
+    made.write_results(folder / "a", "a", made.corruptions(0.5))
+    made.write_results(folder / "b", "b", made.corruptions(0.5, ["fog", "snow"]), weights="b2" * 32, objective="x")
+    text = text_of(make_page([folder / "a", folder / "b"]))
+    assert "Mean over 1 corruption " in text
+    assert "3 corruptions that not every network was measured on stay out of the mean" in text
+    assert "compare no curve" not in text
+    other = [replace(measure, protocol="made otherwise") for measure in made.corruptions(0.5)]
+    made.write_results(folder / "b", "b", other, weights="b2" * 32, objective="x")
+    assert "compare no curve with another" in text_of(make_page([folder / "a", folder / "b"]))
 
 
 # Folders
