@@ -1,4 +1,4 @@
-"""The page in a browser: nothing is asked of a network, tables sort, a phone needs no sideways scrolling, it goes dark."""
+"""The page in a browser: it asks no network, its tables sort, a phone needs no sideways scrolling, and it goes dark."""
 
 import shutil
 from collections.abc import Iterator
@@ -143,7 +143,7 @@ def test_a_click_sorts_and_a_second_turns_it_round(seen: Seen) -> None:
     assert seen.sorted_by()[1] == "ascending"
     seen.page.locator("table.headline thead button").nth(0).click()
     assert seen.sorted_by()[:2] == ["ascending", "none"]
-    assert seen.column(0) == seen.run("%s.sort((a, b) => a.localeCompare(b))" % seen.column(0))
+    assert seen.column(0) == seen.run(f"{seen.column(0)}.sort((a, b) => a.localeCompare(b))")
 
 
 def test_the_keyboard_sorts_and_opens_a_number(seen: Seen) -> None:
@@ -169,8 +169,10 @@ def test_a_number_tells_its_protocol_beside_it_and_moves_nothing(browser: Any, r
     for number in (seen.page.locator("button.number").first, seen.page.locator("button.number").nth(4)):
         number.click()
         tip, own = seen.page.locator(".tip:popover-open").bounding_box(), number.bounding_box()
-        assert 0 <= tip["x"] and tip["x"] + tip["width"] <= width
-        assert 0 <= tip["y"] and tip["y"] + tip["height"] <= 844
+        assert tip["x"] >= 0
+        assert tip["x"] + tip["width"] <= width
+        assert tip["y"] >= 0
+        assert tip["y"] + tip["height"] <= 844
         assert tip["y"] >= own["y"] + own["height"] or tip["y"] + tip["height"] <= own["y"]
     assert seen.run("document.documentElement.scrollHeight") == height
 
