@@ -15,7 +15,7 @@ __all__ = ["table_section"]
 MEANINGS = {
     "top-1": "share of images whose first answer is right",
     "shape bias": "of the answers that name the shape or the texture of a cue conflict, the share that names the "
-    "shape; on the published images people are near 96 %, plain ImageNet networks near 20 % (Geirhos et al., ICLR 2019)",
+    "shape; of the published images people are near 96 %, ImageNet networks near 20 % (Geirhos et al., ICLR 2019)",
     "cue accuracy": "share of cue conflicts answered by either cue: what the shape bias was counted on",
     "ECE": "expected calibration error: how far confidence is from accuracy",
     "mCE": "mean corruption error: errors divided by a reference network's, corruption by corruption",
