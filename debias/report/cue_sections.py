@@ -36,12 +36,7 @@ def bias_section(lines: Sequence[Row]) -> dict[str, Any] | None:
     runs = [(row.title, row.color, each, total(row.decisions)) for row, each in zip(able, counts, strict=True)]
     whole = [(name, every) for name, _, _, every in runs]
     return {
-        "key": key(
-            [
-                (f"{name}: {100 * every.fraction:.1f} % shape" if every.named else name, color)
-                for name, color, _, every in runs
-            ]
-        ),
+        "key": key([(_told(name, every), color) for name, color, _, every in runs]),
         "plot": shape_bias_plot(shown, runs),
         "left_out": left_out,
         "names": [name for name, _ in whole],
@@ -50,6 +45,12 @@ def bias_section(lines: Sequence[Row]) -> dict[str, Any] | None:
             *((shape, [_fraction(each.get(shape, Cues())) for each in counts]) for shape in classes),
         ],
     }
+
+
+def _told(name: str, every: Cues) -> str:
+    if not every.named:
+        return f"{name}: none of {counted(every.n, 'answer')} names a cue"
+    return f"{name}: {100 * every.fraction:.1f} % shape, of {every.named:,} in {every.n:,} answers that name a cue"
 
 
 def _mean_fraction(shape: str, counts: Sequence[dict[str, Cues]]) -> float:

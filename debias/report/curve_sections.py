@@ -2,14 +2,30 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
+from ..objective_settings import ObjectiveSettings
 from ..wording import counted
 from .entries import Entry, Row
 from .pictures import Curve, key, line_plot, mark
 from .series import Severities, corruption_table, severities, thinned, training_views
 
-__all__ = ["corruptions_section", "training_section"]
+__all__ = ["corruptions_section", "other_settings", "training_section"]
+
+# What changes no weights, or is what the runs are compared for.
+EXPECTED = (
+    "objective",
+    "val",
+    "stylized_data",
+    "engine",
+    "workers",
+    "device",
+    "save_every",
+    "log_every",
+    "val_branches",
+)
+OF_OBJECTIVE = {field.name for field in fields(ObjectiveSettings)}  # None where an objective has it not
 
 
 def corruptions_section(lines: Sequence[Row]) -> dict[str, Any] | None:
@@ -123,6 +139,20 @@ def training_section(those: Sequence[Entry], lines: Sequence[Row]) -> dict[str, 
             plots.append(line_plot(loss[view], title=f"{view}: loss", x="step", y="loss", low=0, high=_above(highest)))
     note = f"Of long logs a point is the mean of up to {widest} lines." if widest > 1 else ""
     return {"key": key([(entry.label, colors[entry.label]) for entry in trained]), "plots": plots, "note": note}
+
+
+def other_settings(those: Sequence[Entry]) -> str:
+    """In what the trainings differ beside their objectives, in a sentence; empty where in nothing."""
+    trained = [(entry.label, entry.training.settings) for entry in those if entry.training is not None]
+    told = []
+    for name in dict.fromkeys(name for _, settings in trained for name in settings if name not in EXPECTED):
+        used = {label: str(settings.get(name)) for label, settings in trained}
+        if name in OF_OBJECTIVE:
+            used = {label: value for label, value in used.items() if value != "None"}
+        if len(set(used.values())) > 1:
+            told.append(f"{name} ({', '.join(f'{label}: {value}' for label, value in used.items())})")
+    start = "The trainings differ in more than their objective, and part of a difference may come from it"
+    return f"{start}: {'; '.join(told)}." if told else ""
 
 
 def _above(value: float) -> float:

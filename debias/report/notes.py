@@ -69,12 +69,8 @@ def _card(entry: Entry, lines: Sequence[Row]) -> dict[str, Any]:
         ]
     if training is not None:
         last = max((line.step for line in training.lines), default=0)
-        told.append(
-            (
-                "training",
-                f"{counted(last, 'step')}, {counted(max((x.epoch for x in training.lines), default=0), 'epoch')}",
-            )
-        )
+        epochs = max((line.epoch + 1 for line in training.lines if line.split == "train"), default=0)
+        told.append(("training", f"{counted(last, 'step')}, {counted(epochs, 'epoch')}"))
     color = next((row.color for row in lines if row.label == entry.label), None)
     shown = [(name, text) for name, text in told if text]
     return {"name": entry.label, "mark": mark(color) if color is not None else "", "lines": shown}

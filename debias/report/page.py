@@ -16,7 +16,7 @@ from markupsafe import Markup
 from debias import __version__
 
 from .cue_sections import bias_section, confusion_section, leaning_section, strips_section
-from .curve_sections import corruptions_section, training_section
+from .curve_sections import corruptions_section, other_settings, training_section
 from .entries import Entry, Row, entries, find_baseline, rows
 from .loading import load
 from .notes import notes_section
@@ -40,6 +40,7 @@ def make_page(folders: Sequence[Path], baseline: str | None = None, title: str |
         verdict=verdict(lines),
         stakes=stakes(headline(lines)),
         others=_others(lines),
+        differing=other_settings(those),
         table=table_section(lines),
         bias=bias_section(lines),
         corruptions=corruptions_section(lines),

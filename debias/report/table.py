@@ -78,12 +78,9 @@ def _column(key: Key, lines: Sequence[Row]) -> dict[str, Any]:
     name, of = (
         (title, cell or "top-1") if metric == "top-1" else (f"{metric[0].upper()}{metric[1:]}", f"{title} {cell}")
     )
-    marks = [
-        n,
-        "a count" if measures[0].unit == "count" else "",
-        "↓ is better" if measures[0].better == "lower" else "",
-    ]
-    return {"name": name, "notes": [of.strip(), ", ".join(filter(None, marks))]}
+    unit = "a count" if measures[0].unit == "count" else ""
+    better = "lower is better" if measures[0].better == "lower" else ""
+    return {"name": name, "notes": [note for note in (of.strip(), better, unit, n) if note]}
 
 
 def _cell(number: Number, row: Row, base: Row, name: str, refused: dict[str, None]) -> dict[str, Any]:

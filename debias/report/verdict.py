@@ -93,7 +93,7 @@ def name_of(key: Key) -> str:
     if metric == "top-1":
         name = SPOKEN.get(suite, f"accuracy on {title}")
     else:
-        name = metric if metric in OWN else f"{title} {metric}"
+        name = "calibration error" if metric == "ECE" else metric if metric in OWN else f"{title} {metric}"
     if not cell:
         return name
     return f"{name} on {cell}" if suite in ("fgsm", "pgd") else f"{name} ({cell})"
@@ -149,8 +149,10 @@ def of_row(row: Row, base: Row, keys: Sequence[Key]) -> str:
     rest = []
     if kinds.unclear:
         rest.append(f"intervals overlap for {_listed(kinds.unclear)}")
-    if kinds.bare:
-        rest.append(f"no interval stands by {_listed(kinds.bare)}")
+    for better, word in ((True, "improved"), (False, "worsened"), (None, "moved")):
+        bare = [change for change in kinds.bare if change.difference.better is better]
+        if bare:
+            rest.append(f"with no interval to judge by, {word}: {_listed(bare)}")
     if not clear:
         return f"Over {base.title}, {row.title} shows no clear change: {'; '.join(rest)}."
     return "; ".join([clear, *rest]) + "."

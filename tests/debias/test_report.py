@@ -210,18 +210,18 @@ def test_a_run_and_its_evaluation_are_one_entry(folder: Path) -> None:
 
 
 def test_the_verdict_says_what_rose_what_fell_and_what_is_unclear() -> None:
-    base = evaluation("plain", number(), number(metric="ECE"), number(metric="c"), number(metric="d"))
+    base = evaluation("plain", number(), number(metric="f"), number(metric="c"), number(metric="d"))
     new = evaluation(
         "new",
         number(0.8, 0.7, 0.9),
-        number(0.2, 0.1, 0.3, metric="ECE"),
+        number(0.2, 0.1, 0.3, metric="f"),
         number(0.55, 0.45, 0.65, metric="c"),
         number(0.9, math.nan, math.nan, metric="d", interval="none"),
     )
     assert verdict(table_of(base, new)) == (
-        "Over plain, new improves clean accuracy +30.0 (50.0 → 80.0) and worsens Clean ECE −30.0 (50.0 → 20.0), "
+        "Over plain, new improves clean accuracy +30.0 (50.0 → 80.0) and worsens Clean f −30.0 (50.0 → 20.0), "
         "with 95 % intervals apart; intervals overlap for Clean c +5.0 (50.0 → 55.0); "
-        "no interval stands by Clean d +40.0 (50.0 → 90.0)."
+        "with no interval to judge by, improved: Clean d +40.0 (50.0 → 90.0)."
     )
 
 
@@ -402,6 +402,21 @@ def test_a_damaged_log_is_named(folder: Path, run: Run) -> None:
 
 
 # The page
+
+
+def test_trainings_that_differ_in_more_than_the_objective_are_told(folder: Path) -> None:
+    paths = []
+    for name, epochs, alpha in (("vanilla", 3, None), ("debiased", 3, 0.5), ("longer", 9, 0.5), ("full", 9, 1.0)):
+        run = made.write_run(folder / name)
+        settings = {"objective": name, "epochs": epochs, "alpha": alpha, "init": None, "workers": epochs}
+        (run / "settings.json").write_text(json.dumps({"settings": settings}))
+        weights = name.encode().hex()
+        results = made.write_results(folder / f"of {name}", name, [made.top1("clean", 900)], weights=weights)
+        paths += [run, results]
+    assert "differ in more" not in text_of(make_page(paths[:4]))
+    assert "from it: epochs (vanilla: 3, debiased: 3, longer: 9)." in text_of(make_page(paths[:6]))
+    assert "; alpha (longer: 0.5, full: 1.0)." not in text_of(make_page(paths[:6]))
+    assert "from it: alpha (longer: 0.5, full: 1.0)." in text_of(make_page(paths[4:]))
 
 
 @pytest.fixture(scope="module")
