@@ -23,8 +23,9 @@ from ..report.page import make_page
 def command(folders: tuple[Path, ...], out: Path, baseline: str | None, title: str | None, dry_run: bool) -> None:
     """Compare runs and their evaluations on one HTML page.
 
-    Give folders of `debias evaluate`, of `debias train`, or both. The page needs no network: its plots, images and script
-    are inside. Numbers are set against a baseline where protocol and images are the same, and not where they differ.
+    Give folders of `debias evaluate`, of `debias train`, or both. The page needs no network: its plots, images and
+    script are inside. Numbers are set against a baseline where protocol and images are the same, and not where they
+    differ.
     """
     if dry_run:
         given = {"folders": [str(folder) for folder in folders], "out": str(out)}

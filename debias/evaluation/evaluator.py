@@ -196,7 +196,13 @@ class _Run:
         )
         bad = tuple(dict.fromkeys(file for job in jobs for file in job.loader.bad))
         settings = {**self.evaluation.flat(), "device": self.world.device.type}
-        results = Results(self.subject, settings, found, rows, bad)
+        # A report shows the cue conflicts that were answered; other images nobody looks at one by one.
+        images = {
+            f"{job.cell.suite}/{job.cell.name}": {"root": str(job.cell.images.root)}
+            for job in jobs
+            if job.cell.textures
+        }
+        results = Results(self.subject, settings, found, rows, bad, images)
         if self.out is not None:
             results.write(self.out)
         return results

@@ -14,7 +14,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Results:
     found: tuple[Found, ...]
     rows: Mapping[str, ByCell]
     bad: tuple[BadFile, ...]  # files that could not be read, and are in no number
+    images: Mapping[str, Any] = field(default_factory=dict)  # by "suite/cell" {"root": the folder its files lie in}
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -98,6 +99,7 @@ class Results:
             "subject": _subject_facts(self.subject),
             "settings": dict(self.settings),
             "left_out": {file.name: file.reason for file in self.bad},
+            "images": dict(self.images),
             "measures": [self._facts(found) for found in self.found],
         }
         return json.dumps(said, indent=2, allow_nan=False) + "\n"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..evaluation.measure import wilson
 from .loading import Decision
 
-__all__ = ["Cues", "Pull", "by_shape", "leaning", "pulls", "total"]
+__all__ = ["Cues", "Pull", "by_shape", "leaning", "pulls", "total", "winning"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,17 @@ def leaning(decisions: Iterable[Decision], count: int) -> list[tuple[str, Cues]]
     """The classes whose objects are most surely taken by their texture: more texture than shape, surest first."""
     counted = [(shape, cues) for shape, cues in by_shape(decisions).items() if cues.texture > cues.shape]
     return sorted(counted, key=lambda item: (item[1].interval[1], item[0]))[:count]
+
+
+def winning(ranked: Sequence[Pull], count: int) -> list[Pull]:
+    """The textures that draw most over all shapes together, the surest first; `shape` is empty."""
+    shown: Counter[str] = Counter()
+    drawn: Counter[str] = Counter()
+    for pull in ranked:
+        shown[pull.texture] += pull.n
+        drawn[pull.texture] += pull.hits
+    made = [Pull("", texture, drawn[texture], n) for texture, n in shown.items() if drawn[texture]]
+    return sorted(made, key=lambda pull: (-pull.floor, pull.texture))[:count]
 
 
 def pulls(decisions: Sequence[Decision]) -> list[Pull]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from .loading import Decision, Evaluation, Key, Number, Training
@@ -29,7 +30,7 @@ class Row:
     evaluation: Evaluation
     color: int  # 0 is the baseline's
 
-    @property
+    @cached_property
     def numbers(self) -> dict[Key, Number]:
         """What was measured of this branch."""
         return {number.key: number for number in self.evaluation.numbers if number.branch == self.branch}

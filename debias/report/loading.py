@@ -63,6 +63,7 @@ class Evaluation:
     settings: Mapping[str, Any] = field(default_factory=dict)
     numbers: tuple[Number, ...] = ()
     decisions: Mapping[str, tuple[Decision, ...]] = field(default_factory=dict)  # by branch
+    left_out: tuple[str, ...] = ()  # files that could not be read, and are in no number
     roots: tuple[Path, ...] = ()  # folders that a decision's `file` may lie in, the likeliest first
 
 
@@ -121,6 +122,7 @@ def _evaluation(folder: Path) -> Evaluation:
             dict(values.get("settings", {})),
             tuple(map(_number, values["measures"])),
             _decisions(folder / "per_image.csv"),
+            tuple(map(str, values.get("left_out", ()))),
             _roots(values),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

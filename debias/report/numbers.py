@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .loading import Number
 
-__all__ = ["Difference", "difference", "interval", "points", "signed", "why_not", "written"]
+__all__ = ["Difference", "difference", "interval", "points", "signed", "sort_key", "why_not", "written"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ def interval(number: Number) -> str:
     if measure.interval == "none" or math.isnan(measure.low) or math.isnan(measure.high):
         return ""
     return f"{written(measure.low, measure.unit)} to {written(measure.high, measure.unit)}"
+
+
+def sort_key(value: float) -> str:
+    """What a column is sorted by: empty, and so last, where it is not defined."""
+    return "" if math.isnan(value) else repr(value)
 
 
 def why_not(number: Number, base: Number) -> str:

@@ -1,10 +1,11 @@
 """Plots as inline SVG whose widths are percentages: they fit any column, and their letters keep their size.
 
-Colours are CSS classes (`c0` the baseline's grey, `c1`, `c2`, ...), so that a page may have a light and a dark set; marks
-differ in form too, for those who see no difference in hue and for print. All text is escaped here.
+Colours are CSS classes (`c0` the baseline's grey, `c1`, `c2`, ...), so that a page may have a light and a dark set;
+marks differ in form too, for those who see no difference in hue and for print. All text is escaped here.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from markupsafe import Markup
 from .cues import Cues
 from .series import Point
 
-__all__ = ["COLORS", "Curve", "key", "line_plot", "mark", "shape_bias_plot"]
+__all__ = ["COLORS", "Curve", "key", "line_plot", "mark", "name_html", "shape_bias_plot"]
 
 COLORS = 7  # that have a class; later ones begin again, with another mark
 ROW = 24  # pixels of a class in the shape-bias plot
@@ -42,9 +43,15 @@ def mark(color: int) -> Markup:
     return Markup('<svg class="mark" viewBox="-7 -7 14 14" aria-hidden="true">{}</svg>').format(_mark(color))
 
 
+def name_html(name: object) -> Markup:
+    """A name that may break after its joints, `advprop+` `debiased`, and whose letters turn no others around."""
+    parts = re.split(r"(?<=[+/_.\-])", str(name))
+    return Markup('<bdi class="name">{}</bdi>').format(Markup("<wbr>").join(parts))
+
+
 def key(names: Sequence[tuple[str, int]]) -> Markup:
     """Which mark is whose."""
-    items = [Markup("<li>{}<bdi>{}</bdi></li>").format(mark(color), name) for name, color in names]
+    items = [Markup("<li>{}{}</li>").format(mark(color), name_html(name)) for name, color in names]
     return Markup('<ul class="key">{}</ul>').format(Markup("").join(items))
 
 
@@ -94,8 +101,8 @@ def line_plot(
 def shape_bias_plot(classes: Sequence[str], runs: Sequence[tuple[str, int, Mapping[str, Cues], Cues]]) -> Markup:
     """A row for each class, in the order given, and on it each run's share of shape; lines at the runs' own shares.
 
-    The form is that of Geirhos et al., ICLR 2019, figure 4. `runs` are name, colour, counts by class and in all. A class
-    of which no answer names a cue has no mark.
+    The form is that of Geirhos et al., ICLR 2019, figure 4. `runs` are name, colour, counts by class and in all. A
+    class of which no answer names a cue has no mark.
     """
     height = ROW * len(classes)
     inside = [
@@ -129,7 +136,7 @@ def shape_bias_plot(classes: Sequence[str], runs: Sequence[tuple[str, int, Mappi
         '<div class="xs" aria-hidden="true">{ticks}</div></div>'
     ).format(
         label="Share of shape among the answers that name a cue, by class; the table below has the numbers",
-        names=Markup("").join(Markup("<bdi>{}</bdi>").format(name) for name in classes),
+        names=Markup("").join(map(name_html, classes)),
         height=height,
         inside=Markup("").join(inside),
         ticks=Markup("").join(Markup('<span style="left:{0}%">{0}</span>').format(v) for v in (0, 25, 50, 75, 100)),

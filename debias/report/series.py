@@ -38,11 +38,11 @@ class Severities:
     cells: Mapping[str, Mapping[int, tuple[float, str]]]  # value, and what is to be said of it
     clean: float  # NaN where it was not measured
 
-    def mean(self) -> list[Point]:
-        """(severity, mean accuracy over the corruptions), where all of them were measured; severity 0 is clean."""
-        counts = sorted({severity for row in self.cells.values() for severity in row})
-        whole = [severity for severity in counts if all(severity in row for row in self.cells.values())]
-        points = [(float(s), _mean(row[s][0] for row in self.cells.values())) for s in whole]
+    def mean(self, corruptions: Iterable[str]) -> list[Point]:
+        """(severity, mean accuracy over `corruptions`), where all of them were measured; severity 0 is clean."""
+        measured = [self.cells.get(name, {}) for name in corruptions]
+        whole = sorted({severity for row in measured for severity in row if all(severity in one for one in measured)})
+        points = [(float(severity), _mean(row[severity][0] for row in measured)) for severity in whole]
         return points if math.isnan(self.clean) else [(0.0, self.clean), *points]
 
 

@@ -8,22 +8,46 @@ from .entries import Row
 from .loading import Key
 from .numbers import Difference, difference, interval, signed, written
 
-__all__ = ["Change", "changes", "headline", "name_of", "of_row", "speaks", "verdict"]
+__all__ = ["TITLES", "Change", "changes", "headline", "name_of", "of_row", "speaks", "stakes", "verdict"]
 
-# How a metric is called in a sentence, where the suite's own name and the metric's would sound odd.
-SPOKEN = {
-    ("clean", "top-1"): "clean accuracy",
-    ("corruptions", "mCE"): "corruption error (mCE)",
-    ("fgsm", "top-1"): "accuracy under FGSM",
-    ("pgd", "top-1"): "accuracy under PGD",
-    ("stylized", "top-1"): "accuracy on stylised images",
-    ("silhouettes", "top-1"): "accuracy on silhouettes",
-    ("edges", "top-1"): "accuracy on edges",
-    ("cue-conflict", "shape bias"): "shape bias",
-    ("cue-conflict", "cue accuracy"): "cue accuracy",
+TITLES = {
+    "clean": "Clean",
+    "corruptions": "Corruptions",
+    "fgsm": "FGSM",
+    "pgd": "PGD",
+    "stylized": "Stylised",
+    "cue-conflict": "Cue conflict",
+    "silhouettes": "Silhouettes",
+    "edges": "Edges",
+    "imagenet-a": "ImageNet-A",
+    "imagenet-r": "ImageNet-R",
+    "sketch": "Sketch",
+    "v2": "ImageNet-V2",
 }
+SPOKEN = {
+    "clean": "clean accuracy",
+    "corruptions": "accuracy under corruptions",
+    "fgsm": "accuracy under FGSM",
+    "pgd": "accuracy under PGD",
+    "stylized": "accuracy on stylised images",
+    "cue-conflict": "accuracy on cue conflicts",
+    "silhouettes": "accuracy on silhouettes",
+    "edges": "accuracy on edges",
+    "sketch": "accuracy on sketches",
+}
+OWN = ("shape bias", "cue accuracy", "mCE", "relative mCE")  # metrics that need no suite beside them
 
-
+STAKES = (
+    (
+        ("cue-conflict",),
+        "A cat in elephant skin is a cat to people; a network with a low shape bias says elephant, and errs wherever "
+        "surfaces look different from those of its training.",
+    ),
+    (
+        ("fgsm", "pgd", "corruptions", "stylized"),
+        "Accuracy on changed images says what is left of it when they are not as clean as the test set.",
+    ),
+)
 TOLD = 5  # numbers that a sentence names of each kind; of more it gives the count
 
 
@@ -33,7 +57,15 @@ class Change:
 
     key: Key
     unit: str
+    before: float
+    after: float
     difference: Difference
+
+    @property
+    def told(self) -> str:
+        """`shape bias +39.5 (19.5 → 59.0)`."""
+        ends = f"{written(self.before, self.unit)} → {written(self.after, self.unit)}"
+        return f"{name_of(self.key)} {signed(self.difference.value, self.unit)} ({ends})"
 
 
 @dataclass(frozen=True)
@@ -57,8 +89,20 @@ def headline(rows: Sequence[Row]) -> list[Key]:
 def name_of(key: Key) -> str:
     """The key in a sentence."""
     suite, cell, metric = key
-    spoken = SPOKEN.get((suite, metric)) if not cell else None
-    return spoken or f"{' '.join(part for part in (suite, cell) if part)} {metric}"
+    title = TITLES.get(suite, suite)
+    if metric == "top-1":
+        name = SPOKEN.get(suite, f"accuracy on {title}")
+    else:
+        name = "calibration error" if metric == "ECE" else metric if metric in OWN else f"{title} {metric}"
+    if not cell:
+        return name
+    return f"{name} on {cell}" if suite in ("fgsm", "pgd") else f"{name} ({cell})"
+
+
+def stakes(keys: Sequence[Key]) -> str:
+    """Why a reader should care, of what was measured; empty where nothing of it was."""
+    measured = {suite for suite, _, _ in keys}
+    return " ".join(text for suites, text in STAKES if measured & set(suites))
 
 
 def changes(row: Row, base: Row, keys: Sequence[Key]) -> list[Change]:
@@ -67,8 +111,8 @@ def changes(row: Row, base: Row, keys: Sequence[Key]) -> list[Change]:
     for key in keys:
         one, other = row.numbers.get(key), base.numbers.get(key)
         found = difference(one, other) if one and other else None
-        if one and found:
-            made.append(Change(key, one.measure.unit, found))
+        if one and other and found:
+            made.append(Change(key, one.measure.unit, other.measure.value, one.measure.value, found))
     return made
 
 
@@ -87,6 +131,8 @@ def verdict(rows: Sequence[Row]) -> str:
 def of_row(row: Row, base: Row, keys: Sequence[Key]) -> str:
     """One sentence on what `row` changed over `base`."""
     found = changes(row, base, keys)
+    if not any(key in row.numbers and key in base.numbers for key in keys):
+        return f"{row.title} and {base.title} were measured on nothing in common."
     if not found:
         return f"{row.title} and {base.title} share no number that may be subtracted: protocols or images differ."
     kinds = _sorted(found)
@@ -103,8 +149,10 @@ def of_row(row: Row, base: Row, keys: Sequence[Key]) -> str:
     rest = []
     if kinds.unclear:
         rest.append(f"intervals overlap for {_listed(kinds.unclear)}")
-    if kinds.bare:
-        rest.append(f"no interval stands by {_listed(kinds.bare)}")
+    for better, word in ((True, "improved"), (False, "worsened"), (None, "moved")):
+        bare = [change for change in kinds.bare if change.difference.better is better]
+        if bare:
+            rest.append(f"with no interval to judge by, {word}: {_listed(bare)}")
     if not clear:
         return f"Over {base.title}, {row.title} shows no clear change: {'; '.join(rest)}."
     return "; ".join([clear, *rest]) + "."
@@ -147,7 +195,7 @@ def _rank(found: Sequence[Change]) -> tuple[int, float]:
 
 
 def _listed(those: Sequence[Change]) -> str:
-    told = [f"{name_of(change.key)} ({signed(change.difference.value, change.unit)})" for change in those]
+    told = [change.told for change in those]
     return _joined([*told[:TOLD], f"{len(told) - TOLD} more"] if len(told) > TOLD + 1 else told)
 
 

@@ -25,7 +25,7 @@ def top1(suite: str, hits: int, n: int = 1000, protocol: str = PROTOCOL, **other
 
 
 def conflicts(bias: float, classes: Sequence[str] = CLASSES, each: int = 3, seed: int = 0, named: float = 0.8) -> Rows:
-    """Answers to every pair of two classes: a share `named` of them names a cue, and of these about `bias` the shape."""
+    """Answers to every pair of two classes: a share `named` of about all names a cue, of these `bias` the shape."""
     draw = random.Random(seed)
     rows = []
     for shape in classes:
@@ -164,7 +164,7 @@ def example(folder: Path) -> list[Path]:
             *corruptions(0.6 + 0.1 * place),
         ]
         results = folder / "results" / objective
-        images = write_images(folder / "images", rows)
+        images = folder / "images" if place else write_images(folder / "images", rows)
         run = write_run(folder / "runs" / objective, ("main", "stylized") if place else ("main",), objective=objective)
         weights = f"{place}b" * 32
         write_results(results, str(run), measures, rows, images=images, objective=objective, weights=weights)

@@ -1,0 +1,604 @@
+"""`debias report`: what is read, what is subtracted and what is not, what is said of it, and that nothing gets out."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from debias.evaluation.measure import Measure
+from debias.report import notes as notes_module
+from debias.report.cues import by_shape, leaning, pulls, total, winning
+from debias.report.entries import Row, entries, find_baseline, rows
+from debias.report.loading import Decision, Evaluation, Number, Training, load
+from debias.report.numbers import difference, interval, signed, why_not, written
+from debias.report.page import make_page
+from debias.report.series import severities, thinned
+from debias.report.strips import strips
+from debias.report.verdict import changes, headline, of_row, verdict
+
+from . import report_folders as made
+from .conftest import Run, refused
+
+HOSTILE = "<script>alert('a')</script>"
+
+
+def number(value: float = 0.5, low: float = 0.4, high: float = 0.6, **others: object) -> Number:
+    """A top-1 of `clean`."""
+    data = str(others.pop("data", "d"))
+    fields: dict[str, object] = {"interval": "wilson", "headline": True} | others
+    measure = Measure("clean", str(fields.pop("metric", "top-1")), value, 100, "p", low=low, high=high)
+    return Number(replace(measure, **fields), data=data)  # type: ignore[arg-type]
+
+
+def evaluation(name: str, *numbers: Number, **others: object) -> Evaluation:
+    return replace(Evaluation(Path(f"results/{name}"), name, numbers=numbers), **others)  # type: ignore[arg-type]
+
+
+def table_of(*evaluations: Evaluation, baseline: str | None = None) -> list[Row]:
+    those = entries(evaluations)
+    return rows(those, find_baseline(those, baseline))
+
+
+def text_of(page: bytes) -> str:
+    """The words of a page, without tags, style and script."""
+    body = re.sub(r"<(style|script)>.*?</\1>", "", page.decode(), flags=re.S)
+    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+
+
+class Tags(HTMLParser):
+    """Every attribute of a page, as a browser reads it, with its tag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name) for name, _ in attrs]
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (0.769, "share", "76.9"),
+        (1.0, "share", "100.0"),
+        (76.37, "percent", "76.4"),
+        (1200, "count", "1,200"),
+        (math.nan, "share", "–"),
+        (-0.02, "share", "−2.0"),
+    ],
+)
+def test_a_number_as_it_is_written(value: float, unit: str, shown: str) -> None:
+    assert written(value, unit) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (0.005, "share", "+0.5"),
+        (-0.005, "share", "−0.5"),
+        (0.0004, "share", "±0.0"),
+        (-0.0004, "share", "±0.0"),
+        (0.0, "share", "±0.0"),
+        (-3.21, "percent", "−3.2"),
+        (1200, "count", "+1,200"),
+        (0, "count", "±0"),
+    ],
+)
+def test_a_difference_as_it_is_written(value: float, unit: str, shown: str) -> None:
+    assert signed(value, unit) == shown
+
+
+@pytest.mark.parametrize(
+    ("one", "base", "better", "apart", "kind"),
+    [
+        ((0.8, 0.7, 0.9), (0.5, 0.4, 0.6), "higher", True, "better"),
+        ((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), "higher", True, "worse"),
+        ((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), "lower", True, "better"),
+        ((0.8, 0.7, 0.9), (0.5, 0.4, 0.6), "lower", True, "worse"),
+        ((0.8, 0.7, 0.9), (0.5, 0.4, 0.6), "neither", True, "moved"),
+        ((0.6, 0.5, 0.7), (0.5, 0.4, 0.6), "higher", False, "unclear"),
+        ((0.7, 0.6, 0.8), (0.5, 0.4, 0.6), "higher", False, "unclear"),  # they touch
+    ],
+)
+def test_what_a_difference_is_worth(
+    one: tuple[float, ...], base: tuple[float, ...], better: str, apart: bool, kind: str
+) -> None:
+    found = difference(number(*one, better=better), number(*base, better=better))
+    assert found is not None
+    assert found.value == pytest.approx(one[0] - base[0])
+    assert (found.apart, found.kind) == (apart, kind)
+
+
+def test_without_an_interval_nothing_is_called_apart() -> None:
+    bare = number(0.9, math.nan, math.nan, interval="none")
+    for pair in ((bare, number()), (number(), bare), (bare, bare)):
+        found = difference(*pair)
+        assert found is not None
+        assert (found.apart, found.kind) == (None, "unclear")
+    assert interval(bare) == ""
+    assert interval(number()) == "40.0 to 60.0"
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"protocol": "other"}, "protocol"),
+        ({"data": "e"}, "images"),
+        ({"unit": "percent"}, "unit"),
+        ({"value": math.nan}, "undefined"),
+    ],
+)
+def test_what_may_not_be_subtracted(change: dict[str, Any], word: str) -> None:
+    assert difference(number(), number()) is not None
+    for pair in ((number(**change), number()), (number(), number(**change))):
+        assert difference(*pair) is None
+        assert word in why_not(*pair)
+
+
+# Names and the baseline
+
+
+def test_the_baseline_is_the_vanilla_one_or_the_first_or_the_named_one() -> None:
+    a, b = evaluation("a", number()), evaluation("b", number(), objective="vanilla")
+    assert [row.label for row in table_of(a, b)] == ["b", "a"]
+    assert [row.label for row in table_of(a, b, baseline="a")] == ["a", "b"]
+    assert [row.label for row in table_of(a, replace(b, objective=""))] == ["a", "b"]
+    assert table_of(a, b)[0].color == 0
+    two = [replace(part, objective="vanilla") for part in (a, b)]
+    assert table_of(*two)[0].label == "a"
+
+
+def test_a_baseline_that_is_not_there_is_refused_with_the_names_that_are() -> None:
+    with pytest.raises(ValueError, match=r"--baseline c: no evaluation is called so; take one of a, b$"):
+        table_of(evaluation("a", number()), evaluation("b", number()), baseline="c")
+
+
+def test_the_baseline_may_be_named_by_its_whole_name_or_its_folder() -> None:
+    a, b = evaluation("runs/a", number(), folder=Path("results/x")), evaluation("runs/b", number())
+    for name in ("runs/b", "runs/b/", "b"):
+        assert table_of(a, b, baseline=name)[0].label == "b"
+    assert table_of(b, a, baseline="results/x")[0].label == "a"
+
+
+def test_names_are_short_and_tell_apart() -> None:
+    names = ["runs/a", "runs/b", "other/b", "timm:x"]
+    parts = [evaluation(name, number(), weights=name, folder=Path(f"r{i}")) for i, name in enumerate(names)]
+    assert [entry.label for entry in entries(parts)] == ["a", "runs/b", "other/b", "timm:x"]
+    twice = [evaluation("a", number(), weights=w, folder=Path(w)) for w in ("one", "two")]
+    assert [entry.label for entry in entries(twice)] == ["a (one)", "a (two)"]
+
+
+def test_evaluations_of_the_same_weights_become_one_row_unless_they_measured_the_same() -> None:
+    a = evaluation("a", number(), weights="w", folder=Path("one"))
+    b = evaluation("a", number(metric="ECE"), weights="w", folder=Path("two"))
+    assert len(entries([a, b])) == 1
+    assert {key[2] for key in table_of(a, b)[0].numbers} == {"top-1", "ECE"}
+    assert len(entries([a, replace(a, folder=Path("two"))])) == 2
+    assert len(entries([a, replace(b, weights="other")])) == 2
+    assert len(entries([replace(a, weights=""), replace(b, weights="")])) == 2
+
+
+def test_every_branch_is_a_row_and_main_the_first() -> None:
+    numbers = [replace(number(), branch=branch) for branch in ("stylized", "main")]
+    assert [(row.branch, row.title) for row in table_of(evaluation("a", *numbers))] == [
+        ("main", "a [main]"),
+        ("stylized", "a [stylized]"),
+    ]
+
+
+def test_a_run_and_its_evaluation_are_one_entry(folder: Path) -> None:
+    run = made.write_run(folder / "runs" / "a")
+    results = made.write_results(folder / "results", "runs/a", [made.top1("clean", 900)])
+    found = [part for path in (run, results) for part in load(path)]
+    assert [type(part) for part in found] == [Training, Evaluation]
+    (entry,) = entries(found)
+    assert entry.label == "a"
+    assert entry.training is not None
+    assert entry.evaluation is not None
+
+
+# The sentence
+
+
+def test_the_verdict_says_what_rose_what_fell_and_what_is_unclear() -> None:
+    base = evaluation("plain", number(), number(metric="f"), number(metric="c"), number(metric="d"))
+    new = evaluation(
+        "new",
+        number(0.8, 0.7, 0.9),
+        number(0.2, 0.1, 0.3, metric="f"),
+        number(0.55, 0.45, 0.65, metric="c"),
+        number(0.9, math.nan, math.nan, metric="d", interval="none"),
+    )
+    assert verdict(table_of(base, new)) == (
+        "Over plain, new improves clean accuracy +30.0 (50.0 → 80.0) and worsens Clean f −30.0 (50.0 → 20.0), "
+        "with 95 % intervals apart; intervals overlap for Clean c +5.0 (50.0 → 55.0); "
+        "with no interval to judge by, improved: Clean d +40.0 (50.0 → 90.0)."
+    )
+
+
+def test_the_verdict_claims_nothing_where_intervals_overlap() -> None:
+    said = verdict(table_of(evaluation("plain", number()), evaluation("new", number(0.55, 0.45, 0.65))))
+    assert said == ("Over plain, new shows no clear change: intervals overlap for clean accuracy +5.0 (50.0 → 55.0).")
+
+
+def test_the_verdict_speaks_of_the_network_that_gained_most_clearly() -> None:
+    base = evaluation("plain", number(), number(metric="c"))
+    one = evaluation("one", number(0.9, 0.8, 1.0), number(0.1, 0.0, 0.2, metric="c"))  # a gain and a loss
+    two = evaluation("two", number(0.8, 0.7, 0.9), number(metric="c"))  # a gain
+    assert verdict(table_of(base, one, two)).startswith("Over plain, two improves")
+    assert verdict(table_of(base, two, one)).startswith("Over plain, two improves")
+
+
+def test_the_verdict_is_of_the_deployed_branch() -> None:
+    base = evaluation("plain", number())
+    best = replace(number(0.9, 0.85, 0.95), branch="stylized")
+    said = verdict(table_of(base, evaluation("new", number(0.8, 0.7, 0.9), best)))
+    assert "new [main] improves clean accuracy +30.0" in said
+
+
+def test_of_different_protocols_the_verdict_says_that_nothing_may_be_subtracted() -> None:
+    said = verdict(table_of(evaluation("plain", number()), evaluation("new", number(protocol="other"))))
+    assert said == "new and plain share no number that may be subtracted: protocols or images differ."
+
+
+def test_of_different_measures_the_verdict_says_that_they_have_nothing_in_common() -> None:
+    said = verdict(table_of(evaluation("plain", number()), evaluation("new", number(metric="c"))))
+    assert said == "new and plain were measured on nothing in common."
+
+
+def test_one_network_and_none() -> None:
+    assert verdict(table_of(evaluation("a", number()))) == (
+        "a alone, with no baseline to compare to: clean accuracy 50.0 % (40.0 to 60.0)."
+    )
+    assert "nothing is compared" in verdict([])
+
+
+def test_a_long_list_is_cut_with_a_count() -> None:
+    metrics = [f"m{i}" for i in range(9)]
+    base = evaluation("plain", *(number(metric=metric) for metric in metrics))
+    new = evaluation("new", *(number(0.9, 0.8, 1.0, metric=metric) for metric in metrics))
+    lines = table_of(base, new)
+    assert " and 4 more, with" in of_row(lines[1], lines[0], headline(lines))
+    assert len(changes(lines[1], lines[0], headline(lines))) == 9
+
+
+def test_columns_are_those_marked_else_those_of_whole_suites() -> None:
+    cell = number(cell="fog/1", headline=False)
+    plain = number(metric="c", headline=False)
+    assert headline(table_of(evaluation("a", number(), cell, plain))) == [("clean", "", "top-1")]
+    assert headline(table_of(evaluation("a", cell, plain))) == [("clean", "", "c")]
+
+
+# Shapes and textures
+
+
+def decisions(*answers: tuple[str, str, str]) -> tuple[Decision, ...]:
+    return tuple(Decision(f"{i}.png", *answer, 0.5) for i, answer in enumerate(answers))
+
+
+def test_cues_are_counted_by_shape() -> None:
+    those = decisions(("cat", "dog", "cat"), ("cat", "owl", "owl"), ("cat", "dog", "fish"), ("dog", "cat", "cat"))
+    every = total(those)
+    assert (every.n, every.shape, every.texture) == (4, 1, 2)
+    assert every.fraction == pytest.approx(1 / 3)
+    assert {shape: (c.n, c.shape, c.texture) for shape, c in by_shape(those).items()} == {
+        "cat": (3, 1, 1),
+        "dog": (1, 0, 1),
+    }
+    assert math.isnan(total(decisions(("cat", "dog", "fish"))).fraction)
+
+
+def test_the_classes_that_lean_most_are_the_surest_not_the_fewest() -> None:
+    surely = [("cat", "dog", "dog")] * 20 + [("cat", "dog", "cat")]
+    hardly = [("owl", "dog", "dog")]
+    shaped = [("fox", "dog", "fox")] * 5
+    evenly = [("bat", "dog", "bat"), ("bat", "dog", "dog")]
+    found = leaning(decisions(*hardly, *surely, *shaped, *evenly), 3)
+    assert [shape for shape, _ in found] == ["cat", "owl"]
+    assert [shape for shape, _ in leaning(decisions(*surely, *hardly), 1)] == ["cat"]
+
+
+def test_pulls_are_ranked_by_what_is_sure_of_them() -> None:
+    those = decisions(*[("cat", "dog", "dog")] * 9, ("cat", "dog", "cat"), ("owl", "fox", "fox"))
+    ranked = pulls(those)
+    assert [(p.shape, p.texture, p.hits, p.n) for p in ranked] == [("cat", "dog", 9, 10), ("owl", "fox", 1, 1)]
+    assert [(p.texture, p.hits, p.n) for p in winning(ranked, 1)] == [("dog", 9, 10)]
+
+
+# Curves
+
+
+def test_a_long_curve_is_thinned_by_means_of_neighbours() -> None:
+    points = [(float(x), 2.0 * x) for x in range(10)]
+    assert thinned(points, 5) == ([(0.5, 1.0), (2.5, 5.0), (4.5, 9.0), (6.5, 13.0), (8.5, 17.0)], 2)
+    assert thinned(points, 10) == (points, 1)
+    assert thinned([(1.0, math.nan), (2.0, 3.0)]) == ([(2.0, 3.0)], 1)
+    assert thinned([]) == ([], 1)
+
+
+def test_the_mean_curve_has_only_severities_that_every_corruption_has() -> None:
+    cells = [("fog/1", 0.8), ("fog/2", 0.6), ("snow/1", 0.4)]
+    numbers = [Number(Measure("corruptions", "top-1", value, 10, "p", cell=cell)) for cell, value in cells]
+    (row,) = table_of(evaluation("a", *numbers, number(0.9)))
+    found = severities(row)
+    assert found is not None
+    assert np.allclose(found.mean(["fog", "snow"]), [(0, 0.9), (1, 0.6)])
+    assert np.allclose(found.mean(["fog"]), [(0, 0.9), (1, 0.8), (2, 0.6)])
+    error = Number(Measure("corruptions", "error", 0.3, 10, "p", cell="fog/1", better="lower"))
+    (row,) = table_of(evaluation("a", error))
+    found = severities(row)
+    assert found is not None
+    assert np.allclose(found.mean(["fog"]), [(1, 0.7)])
+
+
+def test_curves_of_other_corruptions_or_protocols_are_not_set_side_by_side_in_silence(folder: Path) -> None:
+    made.write_results(folder / "a", "a", made.corruptions(0.5))
+    made.write_results(folder / "b", "b", made.corruptions(0.5, ["fog", "snow"]), weights="b2" * 32, objective="x")
+    text = text_of(make_page([folder / "a", folder / "b"]))
+    assert "Mean over 1 corruption " in text
+    assert "3 corruptions that not every network was measured on stay out of the mean" in text
+    assert "compare no curve" not in text
+    other = [replace(measure, protocol="made otherwise") for measure in made.corruptions(0.5)]
+    made.write_results(folder / "b", "b", other, weights="b2" * 32, objective="x")
+    assert "compare no curve with another" in text_of(make_page([folder / "a", folder / "b"]))
+
+
+# Folders
+
+
+def test_null_is_read_as_undefined_and_shown_as_such(folder: Path) -> None:
+    undefined = Measure("cue-conflict", "shape bias", math.nan, 5, "p", headline=True, note="none names a cue")
+    made.write_results(folder / "a", "a", [undefined])
+    (found,) = load(folder / "a")
+    assert isinstance(found, Evaluation)
+    assert math.isnan(found.numbers[0].measure.value)
+    assert "none names a cue" in text_of(make_page([folder / "a"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("results.json", "{", ("results.json",)),
+        ("results.json", "[]", ("results.json",)),
+        ("results.json", '{"format": "debias evaluation", "version": 9}', ("results.json", "evaluate again")),
+        ("results.json", '{"format": "debias evaluation", "version": 1}', ("results.json", "evaluate again")),
+        ("per_image.csv", "a,b\n1,2\n", ("per_image.csv",)),
+        ("per_image.csv", ",".join(made.COLUMNS) + "\ncue-conflict,,main,f,a,b,a,high,\n", ("results.json",)),
+    ],
+)
+def test_a_damaged_folder_is_named(name: str, text: str, parts: tuple[str, ...], folder: Path, run: Run) -> None:
+    made.write_results(folder / "a", "a", [made.top1("clean", 900)])
+    (folder / "a" / name).write_text(text)
+    refused(run("report", "a"), "a", *parts)
+    assert not (folder / "report.html").exists()
+
+
+def test_mistakes_of_the_command_line_are_one_line(folder: Path, run: Run) -> None:
+    made.write_results(folder / "a", "a", [made.top1("clean", 900)])
+    (folder / "empty").mkdir()
+    refused(run("report", "empty"), "empty", "debias evaluate")
+    refused(run("report", "nowhere"), "nowhere", "results.json")
+    refused(run("report", "a", "--baseline", "b"), "--baseline b", "take one of a")
+    refused(run("report", "a", "--out", "empty"), "--out empty", "empty/report.html")
+    refused(run("report"))
+
+
+def test_a_damaged_log_is_named(folder: Path, run: Run) -> None:
+    made.write_run(folder / "a")
+    (folder / "a" / "settings.json").write_text("[1]")
+    refused(run("report", "a"), "settings.json")
+    made.write_run(folder / "a")
+    (folder / "a" / "metrics.jsonl").write_text("{}\n")
+    refused(run("report", "a"), "metrics.jsonl", "line 1")
+
+
+# The page
+
+
+def test_trainings_that_differ_in_more_than_the_objective_are_told(folder: Path) -> None:
+    paths = []
+    for name, epochs, alpha in (("vanilla", 3, None), ("debiased", 3, 0.5), ("longer", 9, 0.5), ("full", 9, 1.0)):
+        run = made.write_run(folder / name)
+        settings = {"objective": name, "epochs": epochs, "alpha": alpha, "init": None, "workers": epochs}
+        (run / "settings.json").write_text(json.dumps({"settings": settings}))
+        weights = name.encode().hex()
+        results = made.write_results(folder / f"of {name}", name, [made.top1("clean", 900)], weights=weights)
+        paths += [run, results]
+    assert "differ in more" not in text_of(make_page(paths[:4]))
+    assert "from it: epochs (vanilla: 3, debiased: 3, longer: 9)." in text_of(make_page(paths[:6]))
+    assert "; alpha (longer: 0.5, full: 1.0)." not in text_of(make_page(paths[:6]))
+    assert "from it: alpha (longer: 0.5, full: 1.0)." in text_of(make_page(paths[4:]))
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return made.example(tmp_path_factory.mktemp("example"))
+
+
+def test_the_page_has_its_sections_and_its_numbers(example: list[Path]) -> None:
+    page = make_page(example)
+    text = text_of(page)
+    order = [
+        "debiased and advprop+debiased against vanilla",
+        "Over vanilla, advprop+debiased improves",
+        "Side by side",
+        "Shape or texture, class by class",
+        "Under corruptions",
+        "Training",
+        "Which texture draws which shape",
+        "The surest decisions",
+        "Classes that lean most on texture",
+        "How every number was made",
+    ]
+    text = text[text.index("debias report") :]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert "81.4 (+48.4)" in text
+    assert "98.6 (+0.4)" in text
+    for part in ("2b" * 32, "d" * 64, "size 64, crop 1, interpolation bilinear", "one step of 16/255", "n = 1,000"):
+        assert part in text
+    assert len(page) < 3e6
+
+
+def test_the_same_folders_make_the_same_bytes(example: list[Path]) -> None:
+    assert make_page(example) == make_page(example)
+
+
+def test_sections_without_data_vanish(folder: Path) -> None:
+    made.write_results(folder / "a", "a", [made.top1("clean", 900)])
+    text = text_of(make_page([folder / "a"]))
+    for part in ("class by class", "Under corruptions", "Training", "Which texture", "surest", "lean most"):
+        assert part not in text
+    assert "Side by side" in text
+    assert "(+" not in text
+    run = made.write_run(folder / "run")
+    text = text_of(make_page([run]))
+    assert "nothing is compared" in text
+    assert "Side by side" not in text
+    assert "main: loss" in text
+
+
+def test_numbers_of_other_protocols_or_images_are_shown_and_not_subtracted(folder: Path) -> None:
+    made.write_results(folder / "a", "a", [made.top1("clean", 900), made.top1("fgsm", 300)])
+    other: list[Any] = [made.top1("clean", 950, protocol="five crops"), (made.top1("fgsm", 500), {"data": "e" * 64})]
+    made.write_results(folder / "b", "b", other, weights="b2" * 32, objective="x")
+    text = text_of(make_page([folder / "a", folder / "b"]))
+    assert "95.0 ≠" in text
+    assert "50.0 ≠" in text
+    assert "(+" not in text
+    assert "Not subtracted" in text
+    assert (
+        f"b, clean accuracy: the protocol differs from the baseline&#39;s: “five crops”; a: “{made.PROTOCOL}”" in text
+    )
+    assert "b, accuracy under FGSM: the images differ from the baseline&#39;s: eeeeeeeeeeee…; a: dddddddddddd…" in text
+
+
+def test_other_preprocessing_is_said(folder: Path) -> None:
+    made.write_results(folder / "a", "a", [made.top1("clean", 900)])
+    other = (made.top1("clean", 950), {"preprocessing": {"size": 224}})
+    made.write_results(folder / "b", "b", [other], weights="b2" * 32, objective="x")
+    text = text_of(make_page([folder / "a", folder / "b"]))
+    assert "95.0 (+5.0)" in text
+    assert "do not see their images prepared in the same way" in text
+
+
+def test_hostile_names_stay_text(folder: Path) -> None:
+    classes = (HOSTILE, '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "\u202egnp.exe", "a" * 300, "\ud800\x07")
+    answers = [
+        {**row, **{name: row[name].replace("\ud800\x07", "lone") for name in ("label", "texture", "answer")}}
+        for row in made.conflicts(0.5, classes)
+    ]
+    cells = made.corruptions(0.5, [HOSTILE])
+    measures = [
+        made.top1("clean", 900, protocol=HOSTILE, note=HOSTILE),
+        replace(made.bias_of(answers), protocol="\ud800 lone \x07"),
+        made.top1(HOSTILE, 5, cell=HOSTILE),
+        *cells,
+    ]
+    for name, objective in ((HOSTILE, "vanilla"), ("</title><script>1</script>", HOSTILE)):
+        weights = HOSTILE + objective
+        path = folder / f"r{len(objective)}"
+        made.write_results(path, name, measures, answers, weights=weights, objective=objective, model=HOSTILE)
+    run = made.write_run(folder / "<b>run", (HOSTILE,))
+    page = make_page([folder / "r7", folder / f"r{len(HOSTILE)}", run], title=HOSTILE)
+    text = page.decode()
+    assert text.count("<script") == text.count("</script") == 1
+    assert "<img" not in text
+    assert "onerror" in text
+    assert "{{ 7 * 7 }}" in text
+    assert "<b>run" not in text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+    tags = Tags()
+    tags.feed(text)
+    assert not [name for _, name in tags.attributes if name.startswith("on")]
+    assert not {"img", "iframe", "object", "base", "form", "a"} & {tag for tag, _ in tags.attributes}
+
+
+def test_the_page_names_no_address_and_forbids_itself_every_request(example: list[Path]) -> None:
+    text = make_page(example).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
+    assert policy is not None
+    assert policy[1].startswith("default-src &#39;none&#39;; img-src data:;") or policy[1].startswith(
+        "default-src 'none'; img-src data:;"
+    )
+    assert "http" not in re.sub(r"http-equiv", "", text)
+    assert {found.split(":")[0] for found in re.findall(r'(?:src|href)="([^"]+)"', text)} == {"data"}
+    assert not re.search(r"@import|url\(", text)
+
+
+def test_images_are_inside_few_and_small(example: list[Path]) -> None:
+    text = make_page(example).decode()
+    count = text.count('src="data:image/jpeg;base64,')
+    assert 20 <= count <= 40
+
+
+def test_images_that_are_gone_are_said_to_be(folder: Path) -> None:
+    answers = made.conflicts(0.5)
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers, images=folder / "gone")
+    text = text_of(make_page([folder / "a"]))
+    assert "image gone" in text
+    assert "12 images of these could not be read" in text
+
+
+def test_no_image_outside_the_data_is_embedded(folder: Path) -> None:
+    answers = [dict(row) for row in made.conflicts(1.0, ("a", "b"), each=1)]
+    made.write_images(folder, [{"file": "secret.png"}])
+    for row in answers:
+        row["file"] = "../secret.png"
+    (folder / "root").mkdir()
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers, images=folder / "root")
+    assert "data:image/jpeg" not in make_page([folder / "a"]).decode()
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers, images=folder / "root" / "..")
+    for row in answers:
+        row["file"] = "secret.png"
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers, images=folder)
+    assert "data:image/jpeg" in make_page([folder / "a"]).decode()
+
+
+@pytest.mark.parametrize("count", [1, 3, 10, 11])
+def test_a_page_has_room_for_forty_images(count: int) -> None:
+    classes = [f"c{i}" for i in range(12)]
+    those = decisions(*[(a, b, c) for a in classes for b in classes if a != b for c in (a, b)])
+    lines = table_of(*(evaluation(f"n{i}", number(), weights=str(i), decisions={"main": those}) for i in range(count)))
+    found, more = strips(lines)
+    assert sum(len(strip.shapes) + len(strip.textures) for strip in found) <= 40
+    assert len(found) + more == count
+    assert all(strip.shapes and strip.textures for strip in found)
+    answers = [image.decision.answer for image in found[0].shapes]
+    assert len(set(answers)) == len(answers)
+
+
+def test_many_classes_and_networks_are_never_cut_in_silence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = [f"class{i:02d}" for i in range(45)]
+    answers = made.conflicts(0.5, classes, each=1)
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers, classes=classes)
+    monkeypatch.setattr(notes_module, "EVERY", 0)
+    text = text_of(make_page([folder / "a"]))
+    assert "40 of 45 classes are drawn" in text
+    assert "With more than 24 classes the tables give way" in text
+    assert "0 of 1 numbers are listed" in text
+    assert all(name in text for name in classes)
+
+
+def test_the_command_writes_the_page_and_says_where(example: list[Path], folder: Path, run: Run) -> None:
+    result = run("report", *example, "--out", "pages/a.html", "--baseline", "debiased", "--title", "Mine & yours")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "pages/a.html: 0.1 MB\n"
+    page = (folder / "pages" / "a.html").read_bytes()
+    assert b"<title>Mine &amp; yours</title>" in page
+    assert "Over debiased, advprop+debiased improves accuracy under FGSM on logit +39.7 (41.7 → 81.4)" in text_of(page)
+    assert [path.name for path in (folder / "pages").iterdir()] == ["a.html"]
+
+
+def test_a_dry_run_reads_nothing(folder: Path, run: Run) -> None:
+    result = run("report", "nowhere", "--baseline", "b", "-n")
+    assert json.loads(result.stdout) == {"folders": ["nowhere"], "out": "report.html", "baseline": "b", "title": None}
