@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from torch import Tensor
+
 from debias.pipelines.attacks import PGD
 from debias.pipelines.draws import BatchDraws
 from debias.pipelines.view import Targets, View
@@ -25,7 +27,7 @@ class Clean:
 
     `augmented` is a second augmentation of the same files (B, 3, h, w). `stylized` are stylised copies (B, 3, h, w)
     made before the training, in place of a stylizer, and `textures` (B, K) the labels of their styles; where the style
-    has no label, the image's own.
+    has no label, the image's own. `indices` (B,) int64 say which samples these are, as in `Batch`.
     """
 
     images: Images
@@ -33,6 +35,7 @@ class Clean:
     augmented: Images | None = None
     stylized: Images | None = None
     textures: Targets | None = None
+    indices: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -48,7 +51,7 @@ class Clean:
 
     def rows(self, start: int, stop: int) -> "Clean":
         """The images start ... stop - 1 and all that belongs to them; views, not copies."""
-        optional = {name: getattr(self, name) for name in ("augmented", "stylized", "textures")}
+        optional = {name: getattr(self, name) for name in ("augmented", "stylized", "textures", "indices")}
         cut = {name: None if value is None else value[start:stop] for name, value in optional.items()}
         return Clean(self.images[start:stop], self.targets[start:stop], **cut)
 
