@@ -104,9 +104,7 @@ class CueConflict:
         chosen = (torch.rand(len(images), generator=self.generator) < self.p).to(images.device)
         return torch.where(chosen[:, None, None, None], made, images), torch.where(chosen[:, None], both, targets)
 
-    def _from_bank(
-        self, images: Images, targets: Targets, indices: Tensor, bank: StyleBank
-    ) -> tuple[Images, Targets]:
+    def _from_bank(self, images: Images, targets: Targets, indices: Tensor, bank: StyleBank) -> tuple[Images, Targets]:
         own = self.stylizer.encode(images)
         if len(images) == 1 and not bool(bank.lends(indices)):
             bank.push(own.statistics, targets, indices)

@@ -15,9 +15,7 @@ def styles(*numbers):
 
 def drawn(bank, indices, seed=0):
     """The numbers of the styles lent to `indices`, -1 for none; mean, deviation and target belong together."""
-    lent, targets = bank.draw(
-        torch.tensor(indices), styles(*[-1] * len(indices)), torch.Generator().manual_seed(seed)
-    )
+    lent, targets = bank.draw(torch.tensor(indices), styles(*[-1] * len(indices)), torch.Generator().manual_seed(seed))
     assert lent.mean.shape == lent.std.shape == (len(indices), 3)
     assert torch.equal(lent.std, lent.mean + 0.5)
     assert torch.equal(targets, lent.mean[:, :2])
@@ -74,7 +72,12 @@ def test_no_sample_gets_a_style_of_its_own_back():
     bank.push(*styles(0, 1, 2), of(0, 1, 2))
     bank.push(*styles(10, 11), of(0, 1))
     bank.push(*styles(99))
-    for sample, others in {0: {1, 11, 2, 99}, 1: {0, 10, 2, 99}, 2: {0, 10, 1, 11, 99}, 3: {0, 10, 1, 11, 2, 99}}.items():
+    for sample, others in {
+        0: {1, 11, 2, 99},
+        1: {0, 10, 2, 99},
+        2: {0, 10, 1, 11, 99},
+        3: {0, 10, 1, 11, 2, 99},
+    }.items():
         lent = drawn(bank, [sample] * 2000)
         assert set(lent) == others
         assert min(lent.count(number) for number in others) > 0.85 * 2000 / len(others)
