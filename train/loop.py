@@ -75,12 +75,16 @@ class LoopSettings:
         return tuple(name for name in known if name in asked)
 
 
-class Interrupted(Exception):
-    """A signal ended the training early; all is saved. `exit_code` is 128 and the signal's number."""
+class Interrupted(SystemExit):
+    """A signal ended the training early; all is saved. `exit_code` is 128 and the signal's number.
+
+    A program that does not catch it ends with that code, as a shell expects of one that was asked to stop.
+    """
 
     def __init__(self, step: int, exit_code: int) -> None:
         super().__init__(f"stopped at step {step}; the same command goes on from there")
-        self.step, self.exit_code = step, exit_code
+        self.step = step
+        self.code = self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,9 @@ class _Run:
         for epoch in range(self.epochs_done, self.settings.epochs):
             self._steps(epoch, interruption)
             self._end(epoch)
+        # While the last epoch was measured and saved; whoever trains may have more to do, and is to stop too.
+        if interruption.agree(self.world.largest):
+            raise Interrupted(self.training.step, interruption.exit_code)
 
     def _steps(self, epoch: int, interruption: Interruption) -> None:
         """The steps of `epoch` that are left."""

@@ -90,16 +90,16 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        together = error is None or hasattr(error, "exit_code")
-        if isinstance(error, Exception) and self.size > 1:
+        stopped = hasattr(error, "exit_code")
+        if self.size > 1 and (stopped or isinstance(error, Exception)):
             first = self._is_first_to_fail()
-            if together:
+            if stopped:
                 self.leave()
             if not first:
                 raise SystemExit(getattr(error, "exit_code", 2)) from None
             if _is_lost_connection(error):
                 raise ConnectionError(_GONE) from error
-        elif together:
+        elif stopped or error is None:
             self.leave()  # not after an error of one process: over nccl it would wait for the others
 
     def _is_first_to_fail(self) -> bool:
@@ -147,5 +147,5 @@ def _own_device(asked: torch.device) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % max(found, 1))
 
 
-def _is_lost_connection(error: Exception) -> bool:
+def _is_lost_connection(error: BaseException | None) -> bool:
     return isinstance(error, dist.DistNetworkError) or (type(error) is RuntimeError and "gloo" in str(error))
