@@ -8,6 +8,7 @@ Every process calls the same collectives in the same order.
 
 import io
 import os
+import socket
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -105,9 +106,11 @@ class World:
     def _is_first_to_fail(self) -> bool:
         if self.store is None:
             return True
+        if not _is_held(self.store):
+            return False
         try:
             return int(self.store.add("failures", 1)) == 1
-        except dist.DistError:  # without torchrun the first process holds the store, which then went with it
+        except dist.DistError:
             return False
 
 
@@ -145,6 +148,21 @@ def _own_device(asked: torch.device) -> torch.device:
     if 1 < found < here:  # where each process is shown one device, that is its own
         raise ValueError(f"--device {asked}: {found} devices for {here} processes; lower torchrun's --nproc-per-node")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % max(found, 1))
+
+
+def _is_held(store: Store) -> bool:
+    """Whether the process that holds `store` is there: without torchrun it is the first one, which may have failed.
+
+    Asked in vain, the store itself would print a stack trace of torch's before it says so.
+    """
+    tcp = store.underlying_store if isinstance(store, PrefixStore) else store
+    if not isinstance(tcp, dist.TCPStore):
+        return True
+    try:
+        socket.create_connection((tcp.host, tcp.port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _is_lost_connection(error: BaseException | None) -> bool:
