@@ -177,7 +177,7 @@ class _Run:
         """Take up the last checkpoint, if there is one."""
         found = self.records.checkpoints.latest(self.world.device) if self.records else None
         if found is not None:
-            self._load(found[1])
+            self._take_up(*found)
         last = self.world.largest(self.training.step)
         if self.training.step != last:
             raise ValueError(f"process {self.world.rank} sees no checkpoint of step {last}: machines must share --out")
@@ -281,6 +281,17 @@ class _Run:
             "validated": {branch: asdict(mean) for branch, mean in self.validated.items()},
             "threads": torch.get_num_threads(),
         }
+
+    def _take_up(self, step: int, state: dict[str, Any]) -> None:
+        try:
+            self._load(state)
+        except (RuntimeError, KeyError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(
+                f"cannot resume: the checkpoint of step {step} is that of another network or training; "
+                "--no-resume begins anew, another --out beside it"
+            ) from error
 
     def _load(self, state: dict[str, Any]) -> None:
         self.training.load_state_dict(state["training"])

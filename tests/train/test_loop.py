@@ -368,6 +368,19 @@ def test_other_images_are_refused(data, tmp_path):
         replace(once, batch_size=2).fit()
 
 
+def test_a_checkpoint_of_another_network_is_refused(data, tmp_path):
+    """As where somebody copied it into the folder of a run."""
+    once = Setting(data, tmp_path)
+    with pytest.raises(Interrupted):
+        once.fit(task=Signalling(1))
+    for file in (tmp_path / "checkpoints").glob("*.pt"):
+        state = torch.load(file, weights_only=True)
+        state["training"]["model"]["fc.weight"] = torch.zeros(2, 6)
+        Checkpoints(tmp_path / "checkpoints").save(state, 1)
+    with pytest.raises(ValueError, match=r"^cannot resume: the checkpoint of step 1 is that of another network .*anew"):
+        once.fit()
+
+
 def test_on_a_cpu_freed_memory_is_kept(data, tmp_path, monkeypatch):
     calls: list[bool] = []
     monkeypatch.setattr(loop, "keep_freed_memory", lambda: calls.append(True))

@@ -509,6 +509,8 @@ def test_a_setting_goes_before_the_variant_and_the_variant_before_the_default():
         ("fast-advprop", {"attack_targeted": True}, "one step, not targeted"),
         ("fast-advprop", {"noise_weight": 1.5}, r"noise_weight must lie in \(0, 1\]"),
         ("advprop", {"adversarial_weight": -1}, "adversarial_weight must be 0 or more"),
+        ("advprop", {"adversarial_weight": float("inf")}, "adversarial_weight must be 0 or more"),
+        ("debiased", {"stylized_weight": float("nan")}, "stylized_weight must be 0 or more"),
         ("advprop", {"attack_eps": 4}, "did you mean 4/255"),
         ("fine-grained-advprop", {"attack_on": "both"}, "attack_on must be clean or autoaugment"),
         ("debiased", {"shape_weight": 1.2}, r"shape_weight must lie in \[0, 1\]"),

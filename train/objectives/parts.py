@@ -5,6 +5,7 @@ stage at a time. Nearly every part has one stage; one with two (fast-advprop) go
 whose gradients it may read.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -126,6 +127,6 @@ def check_share(name: str, share: float) -> None:
 
 
 def check_weight(name: str, weight: float) -> None:
-    """Raise ValueError for a weight below 0."""
-    if not weight >= 0:
+    """Raise ValueError for a weight below 0, or one that is no number."""
+    if not 0 <= weight < math.inf:
         raise ValueError(f"{name} must be 0 or more, got {weight}")
