@@ -70,6 +70,9 @@ class LazyGroup(click.Group):
             _stopped(signal.SIGINT)
         except Terminated:
             _stopped(signal.SIGTERM)
+        except _interrupted() as stopped:  # a training, the command's own or one of several, has saved
+            click.echo(str(stopped), err=True)
+            raise
 
 
 class Terminated(BaseException):
@@ -102,6 +105,12 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _interrupted() -> tuple[type[BaseException], ...]:
+    """`debias.train.loop.Interrupted`, where a command has imported it."""
+    loop = sys.modules.get("debias.train.loop")
+    return () if loop is None else (loop.Interrupted,)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .progress import PLAIN_SECONDS, Progress
+from .wording import counted
 
 if TYPE_CHECKING:
     from debias.pipelines.loading.scan import BadFile
@@ -17,11 +18,11 @@ SHOWN = 20  # bad files named one by one
 def say_skipped(bad: "tuple[BadFile, ...]") -> None:
     """Name the files that were left out, with the reason."""
     if bad:
-        click.echo(f"{len(bad)} bad file{'s' if len(bad) > 1 else ''} left out:", err=True)
+        click.echo(f"{counted(len(bad), 'bad file')} left out:", err=True)
     for file in bad[:SHOWN]:
         click.echo(f"  {file.name}: {file.reason}", err=True)
     if len(bad) > SHOWN:
-        click.echo(f"  and {len(bad) - SHOWN} more", err=True)
+        click.echo(f"  and {len(bad) - SHOWN:,} more", err=True)
 
 
 class Reporter:

@@ -61,7 +61,9 @@ class CueConflict:
     Images (B, 3, H, W) float32 in [0, 1]; labels (B,) int64, for which `num_classes` is needed, or targets (B, K); the
     returned targets are (B, K) float32. Partners are a random derangement of the batch, those of the same class among
     them, as in the paper. With a `bank`, styles come from earlier batches instead, and each batch is kept for later
-    ones. A batch of one without a bank has no partner and comes back as it is. `generator` is a CPU generator.
+    ones; it is called `(images, labels, indices)` then, with the samples' indices (B,), all different, so that no image
+    gets its own style back. An image for which the bank has no style of another one takes its partner's; a batch of one
+    without either comes back as it is. `generator` is a CPU generator.
     """
 
     stylizer: Stylizer
@@ -75,13 +77,17 @@ class CueConflict:
     def __post_init__(self) -> None:
         check_shares(self, "alpha", "shape_weight", "p")
 
-    def __call__(self, images: Images, labels: Labels | Targets) -> tuple[Images, Targets]:
+    def __call__(
+        self, images: Images, labels: Labels | Targets, indices: Tensor | None = None
+    ) -> tuple[Images, Targets]:
         """Stylise the batch, or the images that the coin `p` picks."""
         targets = soft_targets(labels, self.num_classes)
         if len(targets) != len(images):
             raise ValueError(f"{len(images)} images came with {len(targets)} labels")
         if self.bank is not None:
-            made, both = self._from_bank(images, targets, self.bank)
+            if indices is None or len(indices) != len(images):
+                raise ValueError("a style bank needs the index of each image, (images, labels, batch.indices) say")
+            made, both = self._from_bank(images, targets, indices, self.bank)
         elif len(images) < 2:
             return images, targets
         else:
@@ -98,16 +104,16 @@ class CueConflict:
         chosen = (torch.rand(len(images), generator=self.generator) < self.p).to(images.device)
         return torch.where(chosen[:, None, None, None], made, images), torch.where(chosen[:, None], both, targets)
 
-    def _from_bank(self, images: Images, targets: Targets, bank: StyleBank) -> tuple[Images, Targets]:
+    def _from_bank(self, images: Images, targets: Targets, indices: Tensor, bank: StyleBank) -> tuple[Images, Targets]:
         own = self.stylizer.encode(images)
-        if len(bank):
-            styles, theirs = bank.draw(len(images), self.generator)
-        elif len(images) > 1:  # the first batch lends its own styles
-            partners = derangement(len(images), self.generator).to(images.device)
-            styles, theirs = own.statistics.select(partners), targets[partners]
-        else:
-            bank.push(own.statistics, targets)
+        if len(images) == 1 and not bool(bank.lends(indices)):
+            bank.push(own.statistics, targets, indices)
             return images, targets
-        bank.push(own.statistics, targets)
+        # A lone image that gets here has a style in the bank.
+        partners = derangement(len(images), self.generator) if len(images) > 1 else torch.zeros(1, dtype=torch.int64)
+        partners = partners.to(images.device)
+        partner = own.statistics.select(partners), targets[partners]
+        styles, theirs = bank.draw(indices, partner, self.generator)
+        bank.push(own.statistics, targets, indices)
         restyled = self.stylizer.decode(own, styles, self.alpha)
         return restyled, blend_targets(targets, theirs, shape_weight=self.shape_weight)

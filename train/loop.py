@@ -75,12 +75,16 @@ class LoopSettings:
         return tuple(name for name in known if name in asked)
 
 
-class Interrupted(Exception):
-    """A signal ended the training early; all is saved. `exit_code` is 128 and the signal's number."""
+class Interrupted(SystemExit):
+    """A signal ended the training early; all is saved. `exit_code` is 128 and the signal's number.
+
+    A program that does not catch it ends with that code, as a shell expects of one that was asked to stop.
+    """
 
     def __init__(self, step: int, exit_code: int) -> None:
         super().__init__(f"stopped at step {step}; the same command goes on from there")
-        self.step, self.exit_code = step, exit_code
+        self.step = step
+        self.code = self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class _Run:
         """Take up the last checkpoint, if there is one."""
         found = self.records.checkpoints.latest(self.world.device) if self.records else None
         if found is not None:
-            self._load(found[1])
+            self._take_up(*found)
         last = self.world.largest(self.training.step)
         if self.training.step != last:
             raise ValueError(f"process {self.world.rank} sees no checkpoint of step {last}: machines must share --out")
@@ -187,6 +191,9 @@ class _Run:
         for epoch in range(self.epochs_done, self.settings.epochs):
             self._steps(epoch, interruption)
             self._end(epoch)
+        # While the last epoch was measured and saved; whoever trains may have more to do, and is to stop too.
+        if interruption.agree(self.world.largest):
+            raise Interrupted(self.training.step, interruption.exit_code)
 
     def _steps(self, epoch: int, interruption: Interruption) -> None:
         """The steps of `epoch` that are left."""
@@ -274,6 +281,17 @@ class _Run:
             "validated": {branch: asdict(mean) for branch, mean in self.validated.items()},
             "threads": torch.get_num_threads(),
         }
+
+    def _take_up(self, step: int, state: dict[str, Any]) -> None:
+        try:
+            self._load(state)
+        except (RuntimeError, KeyError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(
+                f"cannot resume: the checkpoint of step {step} is that of another network or training; "
+                "--no-resume begins anew, another --out beside it"
+            ) from error
 
     def _load(self, state: dict[str, Any]) -> None:
         self.training.load_state_dict(state["training"])

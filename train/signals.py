@@ -1,16 +1,20 @@
 """SIGTERM and SIGINT ask a run to stop: it saves after the step at hand and leaves."""
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 __all__ = ["Interruption"]
 
+_ONE = 1.0  # seconds within which SIGTERMs count as one: `timeout` and cluster managers send it to child and group
+
 
 class Interruption:
-    """Within its block SIGTERM and SIGINT set `signal` instead of ending the process; a second SIGINT ends it at once.
+    """Within its block SIGTERM and SIGINT set `signal` instead of ending the process; a second one ends it at once.
 
         with Interruption() as interruption:
             for batch in loader:
@@ -20,13 +24,15 @@ class Interruption:
                     break
         sys.exit(interruption.exit_code)
 
-    Afterwards the handlers are those of before. A signal that was ignored stays so, as `nohup` and a shell's `&` want
-    it. In another thread than the main one, where Python allows no handlers, the block changes nothing.
+    A second signal goes to the handler of before, which raises KeyboardInterrupt say; a SIGTERM within a second of the
+    first signal does not count. Afterwards the handlers are those of before. A signal that was ignored stays so, as
+    `nohup` and a shell's `&` want it. In another thread than the main one, where Python allows no handlers, the block
+    changes nothing.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None  # the first one that came, here or in another process
-        self._interrupts = 0
+        self._first: float | None = None  # when this process was asked
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -64,8 +70,14 @@ class Interruption:
             signal.signal(*self._before.popitem())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is None:
-            self.signal = number
-        self._interrupts += number == signal.SIGINT
-        if self._interrupts > 1:
-            raise KeyboardInterrupt
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            self.signal = self.signal or number  # another process may have been asked before
+        elif number == signal.SIGINT or now - self._first > _ONE:
+            before = self._before[signal.Signals(number)]
+            if callable(before):
+                before(number, frame)
+            else:  # SIG_DFL
+                signal.signal(number, before)
+                os.kill(os.getpid(), number)

@@ -48,7 +48,7 @@ class Classification:
         if batch.textures is not None:
             known = batch.textures >= 0
             textures = torch.where(known[:, None], self._rows(batch.textures.clamp_min(0)), targets)
-        return Clean(batch.images, targets, batch.augmented, batch.stylized, textures)
+        return Clean(batch.images, targets, batch.augmented, batch.stylized, textures, batch.indices)
 
     def judge(self, outputs: Logits, view: View) -> tuple[Tensor, Tensor]:
         """Soft cross-entropy, and top-1 against the target's largest class."""

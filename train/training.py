@@ -46,6 +46,8 @@ class StepSettings:
             raise ValueError(f"--accumulate must be a number of batches or the word views, got {self.accumulate!r}")
         if self.replicas < 1:
             raise ValueError(f"--replicas must be 1 or more, got {self.replicas}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"--seed must lie in [0, 2**64), got {self.seed}")
 
     def on(self, device: torch.device | str) -> "StepSettings":
         """These settings with the precision that `auto` is on `device`."""

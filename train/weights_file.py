@@ -226,10 +226,9 @@ def fill(
     """Load a state dict into `network`, plain or converted, and return the names of the layers that stay as they were.
 
     All of main must be there. With `new_classes` the class layer may have another width, and stays; layers named in
-    `anew` stay in any case. A branch is loaded
-    where both sides have it; one that `state` lacks becomes a copy of the loaded main, one that the network lacks is
-    passed over. Raises ValueError with the number of keys that are missing, unexpected or of another shape, and the
-    first of each; nothing is changed then.
+    `anew` stay in any case. A branch is loaded where both sides have it; one that `state` lacks becomes a copy of the
+    loaded main, one that the network lacks is passed over. Raises ValueError with the number of keys that are missing,
+    unexpected or of another shape, and the first of each; nothing is changed then.
     """
     own = network.state_dict()
     given = {_unwrapped(key, own): value for key, value in state.items()}

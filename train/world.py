@@ -8,6 +8,7 @@ Every process calls the same collectives in the same order.
 
 import io
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,24 +119,26 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        together = error is None or hasattr(error, "exit_code")
-        if isinstance(error, Exception) and self.size > 1:
+        stopped = hasattr(error, "exit_code")
+        if self.size > 1 and (stopped or isinstance(error, Exception)):
             first = self._is_first_to_fail()
-            if together:
+            if stopped:
                 self.leave()
             if not first:
                 raise SystemExit(getattr(error, "exit_code", 2)) from None
             if _is_lost_connection(error):
                 raise ConnectionError(_GONE) from error
-        elif together:
+        elif stopped or error is None:
             self.leave()  # not after an error of one process: over nccl it would wait for the others
 
     def _is_first_to_fail(self) -> bool:
         if self.store is None:
             return True
+        if not _is_held(self.store):
+            return False
         try:
             return int(self.store.add("failures", 1)) == 1
-        except dist.DistError:  # without torchrun the first process holds the store, which then went with it
+        except dist.DistError:
             return False
 
 
@@ -175,5 +178,20 @@ def _own_device(asked: torch.device) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % max(found, 1))
 
 
-def _is_lost_connection(error: Exception) -> bool:
+def _is_held(store: Store) -> bool:
+    """Whether the process that holds `store` is there: without torchrun it is the first one, which may have failed.
+
+    Asked in vain, the store itself would print a stack trace of torch's before it says so.
+    """
+    tcp = store.underlying_store if isinstance(store, PrefixStore) else store
+    if not isinstance(tcp, dist.TCPStore):
+        return True
+    try:
+        socket.create_connection((tcp.host, tcp.port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _is_lost_connection(error: BaseException | None) -> bool:
     return isinstance(error, dist.DistNetworkError) or (type(error) is RuntimeError and "gloo" in str(error))

@@ -13,6 +13,7 @@ from debias.train.world import join
 
 from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..terminal import Reporter, say_skipped
+from ..wording import counted
 
 
 @click.command()
@@ -83,4 +84,4 @@ def _say_done(built: Built, seconds: float, out: Path, rank: int) -> None:
     rate = f" at {built.made / seconds:.0f} images/s" if built.made and seconds > 0 else ""
     click.echo(f"{found}{built.made} stylised{rate}")
     if rank == 0:
-        click.echo(f"{built.images} images with both labels in {out}/manifest.jsonl")
+        click.echo(f"{counted(built.images, 'image')} with both labels in {out}/manifest.jsonl")

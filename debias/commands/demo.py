@@ -17,6 +17,7 @@ from ..options import dry_run_option, print_settings
 from ..shapes_recipe import MODEL, shapes_settings
 from ..terminal import Reporter, Terminal
 from ..training_run import train
+from ..wording import counted
 from .preview import PreviewSettings, draw_sheet
 
 SEED = 4  # none that the set or the recipe was chosen with
@@ -44,7 +45,7 @@ def command(out: Path, epochs: int, dry_run: bool) -> None:
     click.echo("1. shapes: 16 silhouettes in 16 textures, each texture tied to one class")
     with Reporter() as reporter:
         built = Builder("shapes", out / "stylized", Stylizer.load(), build, progress=reporter).build()
-    click.echo(f"2. stylised: {built.images} images, each in the texture of another, with both labels")
+    click.echo(f"2. stylised: {counted(built.images, 'image')}, each in the texture of another, with both labels")
     draw_sheet("shapes", out / "sheet.png", sheet)
     click.echo(f"3. contact sheet: {out / 'sheet.png'}")
     results = {name: _trained(name, epochs, out / "runs" / name) for name in OBJECTIVES}

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from debias.pipelines.photometric import Photometric
-from debias.train.loop import Fitted, Interrupted, LoopSettings
+from debias.train.loop import Fitted, LoopSettings
 from debias.train.models import ModelSettings
 from debias.train.optimization import Optimization
 from debias.train.training import StepSettings
@@ -63,9 +63,6 @@ def command(
     try:
         with teller:
             fitted = train(settings, out, teller, resume=resume)
-    except Interrupted as interrupted:
-        click.echo(str(interrupted), err=True)
-        sys.exit(interrupted.exit_code)
     except KeyboardInterrupt:  # before the first step, or a second time
         click.echo("stopped at once; the same command goes on from the last checkpoint", err=True)
         sys.exit(130)

@@ -167,6 +167,14 @@ def test_a_long_list_of_bad_files_is_cut(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == ""
 
 
+def test_counts_read_as_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    say_skipped((BadFile("a.jpg", "empty file"),))
+    assert capsys.readouterr().err == "1 bad file left out:\n  a.jpg: empty file\n"
+    say_skipped(tuple(BadFile(f"{number}.jpg", "empty file") for number in range(1280)))
+    lines = capsys.readouterr().err.splitlines()
+    assert (lines[0], lines[-1]) == ("1,280 bad files left out:", "  and 1,260 more")
+
+
 def test_an_error_in_the_middle_ends_the_bar(photos: Path, build: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[None] = []
     leave: Callable[..., None] = Reporter.__exit__

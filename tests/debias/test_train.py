@@ -337,6 +337,7 @@ def test_a_missing_copy_is_one_line_that_names_it(train: Run, build: Run, data: 
         (("--steps", 0), ("--steps", "0")),
         (("--size", 0), ("--size", "0")),
         (("--seed", -1), ("--seed", "-1")),
+        (("--seed", 2**64), ("--seed", "2**64")),
         (("--workers", -1), ("--workers", "-1")),
         (("--device", "tpu"), ("--device", "tpu")),
         (("--out", "data"), ("data is not empty", "another --out")),

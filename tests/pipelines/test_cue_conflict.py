@@ -195,7 +195,7 @@ def test_the_generator_alone_decides(stylizer, banked):
 
     def run(generator):
         transform = CueConflict(stylizer, CLASSES, p=0.5, generator=generator, bank=StyleBank() if banked else None)
-        return [transform(images, labels) for _ in range(3)]
+        return [transform(images, labels, torch.arange(6) + 6 * turn) for turn in range(3)]
 
     state = torch.get_rng_state()
     first, again, other = run(rng(1)), run(rng(1)), run(rng(2))
@@ -212,7 +212,7 @@ def test_inputs_stay_as_they_were(conflict):
     targets = one_hot(labels)
     before = images.clone(), targets.clone()
     for transform in (conflict, replace(conflict, p=0.5), replace(conflict, bank=StyleBank())):
-        stylised, both = transform(images, targets)
+        stylised, both = transform(images, targets, torch.arange(6))
         assert not stylised.requires_grad
         assert torch.equal(images, before[0])
         assert torch.equal(both.sum(1).round(), torch.ones(6))
@@ -225,7 +225,7 @@ def test_inputs_stay_as_they_were(conflict):
 def test_the_first_batch_lends_its_own_styles(conflict):
     bank = StyleBank()
     images, labels = batch()
-    stylised, targets = replace(conflict, bank=bank, generator=rng())(images, labels)
+    stylised, targets = replace(conflict, bank=bank, generator=rng())(images, labels, torch.arange(6))
     expected = conflict(images, labels)
     torch.testing.assert_close(stylised, expected[0], rtol=0, atol=1e-5)
     assert torch.equal(targets, expected[1])
@@ -237,10 +237,10 @@ def test_later_batches_take_earlier_styles_with_their_labels(conflict, stylizer)
     bank = StyleBank()
     banked = replace(conflict, bank=bank, shape_weight=0.6, alpha=1.0)
     (first, labels), (second, _) = batch(3), batch(3, seed=3)
-    banked(first, labels)
+    banked(first, labels, torch.arange(3))
     later = labels + 3
-    for _ in range(3):
-        stylised, targets = banked(second, later)
+    for turn in range(3):
+        stylised, targets = banked(second, later, torch.arange(3) + 3 * (turn + 1))
         lent = textures(targets, later)
         for row, texture in enumerate(lent.tolist()):
             source = first if texture < 3 else second
@@ -256,21 +256,62 @@ def test_the_bank_serves_a_batch_of_one(conflict):
     bank = StyleBank()
     banked = replace(conflict, bank=bank)
     image, label = batch(1)
-    alone, targets = banked(image, label)
+    alone, targets = banked(image, label, torch.tensor([4]))
     assert torch.equal(alone, image)  # nothing to take a style from, yet it is kept for others
     assert torch.equal(targets, one_hot(label))
     assert len(bank) == 1
     other, other_label = batch(1, seed=2)
-    stylised, targets = banked(other, other_label)
+    stylised, targets = banked(other, other_label, torch.tensor([5]))
     assert not torch.equal(stylised, other)
     assert targets[0, other_label] == pytest.approx(0.8)
     assert targets[0, label] == pytest.approx(0.2)
 
 
+def test_an_image_never_gets_its_own_style_back_from_the_bank(conflict):
+    """Two epochs and more of four images, whose labels tell whose style it was, alone and in batches."""
+    images, labels = batch(4)
+    banked = replace(conflict, bank=StyleBank(64), shape_weight=0.6)
+    for turn in range(40):
+        rows = torch.randperm(4, generator=rng(turn))[: 1 + turn % 4]
+        stylised, targets = banked(images[rows], labels[rows], rows)
+        own = targets.gather(1, labels[rows][:, None])[:, 0]
+        if turn == 0:  # alone, and the first
+            assert torch.equal(stylised, images[rows])
+        else:
+            torch.testing.assert_close(own, torch.full_like(own, 0.6))
+
+
+def test_alone_with_nothing_but_its_own_styles_an_image_comes_back(conflict):
+    bank = StyleBank()
+    banked = replace(conflict, bank=bank)
+    image, label = batch(1)
+    for count in (1, 2):
+        alone, targets = banked(image, label, torch.tensor([4]))
+        assert torch.equal(alone, image)
+        assert torch.equal(targets, one_hot(label))
+        assert len(bank) == count
+
+
+def test_a_batch_whose_bank_holds_one_image_takes_partners_where_it_must(conflict):
+    images, labels = batch(3)
+    banked = replace(conflict, bank=StyleBank(), shape_weight=0.6)
+    banked(images[:1], labels[:1], torch.tensor([0]))
+    _, targets = banked(images, labels, torch.arange(3))
+    lent = textures(targets, labels)
+    assert lent[0] in (1, 2)  # the derangement's
+    assert lent[1] == lent[2] == 0
+
+
+@pytest.mark.parametrize("indices", [None, torch.arange(5)])
+def test_a_bank_without_the_images_indices_is_refused(conflict, indices):
+    with pytest.raises(ValueError, match=r"^a style bank needs the index of each image"):
+        replace(conflict, bank=StyleBank())(*batch(), indices)
+
+
 def test_the_bank_keeps_no_more_than_its_capacity(conflict):
     bank = StyleBank(8)
     for seed in range(3):
-        replace(conflict, bank=bank)(*batch(6, seed))
+        replace(conflict, bank=bank)(*batch(6, seed), torch.arange(6))
     assert len(bank) == 8
 
 

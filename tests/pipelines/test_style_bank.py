@@ -13,13 +13,22 @@ def styles(*numbers):
     return Statistics(values.expand(-1, 3).clone(), values.expand(-1, 3) + 0.5), values * torch.ones(1, 2)
 
 
-def held(bank, count=400):
-    """The numbers of the styles that a bank gives out, and that mean, deviation and target belong together."""
-    drawn, targets = bank.draw(count, torch.Generator().manual_seed(0))
-    assert drawn.mean.shape == drawn.std.shape == (count, 3)
-    assert torch.equal(drawn.std, drawn.mean + 0.5)
-    assert torch.equal(targets, drawn.mean[:, :2])
-    return set(drawn.mean[:, 0].tolist())
+def drawn(bank, indices, seed=0):
+    """The numbers of the styles lent to `indices`, -1 for none; mean, deviation and target belong together."""
+    lent, targets = bank.draw(torch.tensor(indices), styles(*[-1] * len(indices)), torch.Generator().manual_seed(seed))
+    assert lent.mean.shape == lent.std.shape == (len(indices), 3)
+    assert torch.equal(lent.std, lent.mean + 0.5)
+    assert torch.equal(targets, lent.mean[:, :2])
+    return [int(number) for number in lent.mean[:, 0]]
+
+
+def held(bank):
+    """The numbers of all styles that a bank gives out, to a sample that it does not know."""
+    return set(drawn(bank, [10_000] * 400))
+
+
+def of(*indices):
+    return torch.tensor(indices)
 
 
 def test_what_was_pushed_comes_back_with_its_target():
@@ -48,13 +57,56 @@ def test_draws_are_even_and_the_generators_own():
     bank = StyleBank(4)
     bank.push(*styles(0, 1, 2, 3))
     state = torch.get_rng_state()
-    first, _ = bank.draw(4000, torch.Generator().manual_seed(1))
-    again, _ = bank.draw(4000, torch.Generator().manual_seed(1))
+    first = drawn(bank, [9] * 4000, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(first.mean, again.mean)
-    assert torch.bincount(first.mean[:, 0].long()).min() > 850
+    assert drawn(bank, [9] * 4000, seed=1) == first != drawn(bank, [9] * 4000, seed=2)
+    assert torch.bincount(torch.tensor(first)).min() > 900
     torch.manual_seed(1)
-    assert torch.equal(bank.draw(4000)[0].mean, first.mean)
+    lent, _ = bank.draw(torch.full((4000,), 9), styles(*[-1] * 4000))
+    assert lent.mean[:, 0].tolist() == first
+
+
+def test_no_sample_gets_a_style_of_its_own_back():
+    """Three samples, two of them seen twice, under other numbers, and a style from outside."""
+    bank = StyleBank(10)
+    bank.push(*styles(0, 1, 2), of(0, 1, 2))
+    bank.push(*styles(10, 11), of(0, 1))
+    bank.push(*styles(99))
+    for sample, others in {
+        0: {1, 11, 2, 99},
+        1: {0, 10, 2, 99},
+        2: {0, 10, 1, 11, 99},
+        3: {0, 10, 1, 11, 2, 99},
+    }.items():
+        lent = drawn(bank, [sample] * 2000)
+        assert set(lent) == others
+        assert min(lent.count(number) for number in others) > 0.85 * 2000 / len(others)
+    mixed = drawn(bank, [0, 1, 2] * 500)
+    assert {0, 10}.isdisjoint(mixed[0::3])
+    assert {1, 11}.isdisjoint(mixed[1::3])
+    assert 2 not in mixed[2::3]
+
+
+def test_where_there_is_no_style_of_another_sample_the_given_one_is_taken():
+    bank = StyleBank(4)
+    assert bank.lends(of(0, 1)).tolist() == [False, False]
+    assert drawn(bank, [0, 1]) == [-1, -1]
+    bank.push(*styles(5, 6), of(0, 0))
+    assert bank.lends(of(0, 1)).tolist() == [False, True]
+    lent = drawn(bank, [0, 1] * 20)
+    assert set(lent[0::2]) == {-1}
+    assert set(lent[1::2]) == {5, 6}
+    bank.push(*styles(7))  # from outside: anybody's
+    assert bank.lends(of(0, 1)).tolist() == [True, True]
+    assert set(drawn(bank, [0] * 20)) == {7}
+
+
+def test_the_newest_are_forgotten_last_with_their_indices():
+    bank = StyleBank(2)
+    bank.push(*styles(1, 2), of(1, 2))
+    bank.push(*styles(3), of(1))
+    assert set(drawn(bank, [1] * 50)) == {2}
+    assert set(drawn(bank, [2] * 50)) == {3}
 
 
 def test_styles_of_another_size_are_refused():
@@ -66,9 +118,7 @@ def test_styles_of_another_size_are_refused():
     assert held(bank) == {1, 2}
 
 
-def test_an_empty_bank_and_no_capacity_are_refused():
-    with pytest.raises(ValueError, match=r"^the style bank is empty; push a batch first$"):
-        StyleBank().draw(1)
+def test_no_capacity_is_refused():
     with pytest.raises(ValueError, match=r"^capacity must be 1 or more, got 0$"):
         StyleBank(0)
 
@@ -77,7 +127,7 @@ def test_an_empty_bank_and_no_capacity_are_refused():
 def test_the_state_goes_through_a_checkpoint(pushed):
     bank = StyleBank(2)
     if pushed:
-        bank.push(*styles(*pushed))
+        bank.push(*styles(*pushed), of(*pushed))
     file = io.BytesIO()
     torch.save(bank.state_dict(), file)
     file.seek(0)
@@ -85,8 +135,9 @@ def test_the_state_goes_through_a_checkpoint(pushed):
     other.load_state_dict(torch.load(file, weights_only=True))
     assert (len(other), other.capacity) == (len(bank), 2)
     for each in (bank, other):
-        each.push(*styles(9))
-    assert held(other) == held(bank) == ({3, 9} if pushed else {9})
+        each.push(*styles(9), of(9))
+        assert held(each) == ({3, 9} if pushed else {9})
+        assert set(drawn(each, [9] * 50)) == ({3} if pushed else {-1})  # whose they are is kept too
 
 
 def test_a_style_does_not_change_with_the_tensors_it_came_from():

@@ -4,6 +4,8 @@ import copy
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -253,6 +255,60 @@ def test_asked_to_stop_after_every_step(data, tmp_path):
     check_equal(often, often.fit(), whole, expected)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_while_the_last_epoch_is_measured_it_stops_too_and_all_is_done(number, data, tmp_path):
+    """Else the signal would be forgotten, and a command that trains several networks would go on with the next."""
+
+    class Last(Classification):
+        def evaluate(self, network, branch, batches):
+            measured.append(branch)
+            if len(measured) == EPOCHS:
+                signal.raise_signal(number)
+            return super().evaluate(network, branch, batches)
+
+    measured: list[str] = []
+    whole, asked = (Setting(data, tmp_path / name) for name in ("whole", "asked"))
+    expected = whole.fit()
+    with pytest.raises(Interrupted, match=f"^stopped at step {STEPS};") as info:
+        asked.fit(task=Last(CLASSES))
+    assert info.value.exit_code == 128 + number
+    told = Told()
+    check_equal(asked, asked.fit(watcher=told), whole, expected)
+    assert told.calls == [("begin", STEPS, STEPS)]
+
+
+# A program that trains and catches nothing: the training is stopped by itself, at its second step.
+PROGRAM = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+import torch
+from torch import nn
+from debias.pipelines.loading.loader import Batch
+from debias.train import fit, objective
+from debias.train.task import Classification
+
+class Loader:
+    steps, batch_size = 4, 2
+    def set_epoch(self, epoch): pass
+    def __iter__(self):
+        for step in range(4):
+            if step == 1:
+                os.kill(os.getpid(), int(sys.argv[1]))
+            yield Batch(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([0, 1]))
+
+fit(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), Loader(), objective("vanilla"), task=Classification(2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_program_that_trains_ends_with_the_shells_code(number):
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(int(number))], capture_output=True, text=True)
+    assert done.returncode == 128 + number, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 ENDS = [("lines", EPOCH_STEPS), ("epoch", 1), ("lines", STEPS), ("epoch", EPOCHS), ("begin", 0)]
 
 
@@ -310,6 +366,19 @@ def test_other_images_are_refused(data, tmp_path):
         once.fit(task=Signalling(1))
     with pytest.raises(ValueError, match=r"^cannot resume: --batch-size was 4, now 2"):
         replace(once, batch_size=2).fit()
+
+
+def test_a_checkpoint_of_another_network_is_refused(data, tmp_path):
+    """As where somebody copied it into the folder of a run."""
+    once = Setting(data, tmp_path)
+    with pytest.raises(Interrupted):
+        once.fit(task=Signalling(1))
+    for file in (tmp_path / "checkpoints").glob("*.pt"):
+        state = torch.load(file, weights_only=True)
+        state["training"]["model"]["fc.weight"] = torch.zeros(2, 6)
+        Checkpoints(tmp_path / "checkpoints").save(state, 1)
+    with pytest.raises(ValueError, match=r"^cannot resume: the checkpoint of step 1 is that of another network .*anew"):
+        once.fit()
 
 
 def test_on_a_cpu_freed_memory_is_kept(data, tmp_path, monkeypatch):

@@ -417,11 +417,33 @@ def test_copies_made_before_take_the_place_of_the_stylizer():
 
 def test_a_bank_lends_styles_to_a_batch_of_one(stylizer):
     bank = StyleBank(20)
-    chosen = make("debiased", stylizer, bank=bank)
-    assert "stylized" not in views(chosen, batch(1))
-    views(chosen, batch(6))
-    assert len(bank) == 6
-    assert "stylized" in views(chosen, batch(1))
+    chosen = make("debiased", stylizer, bank=bank, shape_weight=0.6)
+    clean = replace(batch(4), indices=torch.arange(4))
+    alone = [clean.rows(number, number + 1) for number in range(4)]
+    for count in (1, 2):  # nothing but its own styles, which are kept for the others
+        assert "stylized" not in views(chosen, alone[0])
+        assert len(bank) == count
+    view = views(chosen, alone[1])["stylized"]
+    torch.testing.assert_close(view.targets, 0.6 * clean.targets[1:2] + 0.4 * clean.targets[0:1])
+    for number in range(12):
+        own = views(chosen, alone[number % 4])["stylized"].targets[0, number % 4]
+        assert own == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("size", [1, 6])
+def test_a_bank_needs_to_know_which_samples_these_are(stylizer, size):
+    with pytest.raises(ValueError, match=r"^a style bank needs the index of each image"):
+        views(make("debiased", stylizer, bank=StyleBank()), batch(size))
+
+
+def test_a_slice_keeps_its_indices(stylizer):
+    """With a bank that holds none but the styles of samples 8 and 9, the slice of these two trades places."""
+    bank = StyleBank(2)
+    chosen = make("fast-debiased", stylizer, bank=bank, shape_weight=0.6)
+    clean = replace(batch(), indices=torch.arange(10))
+    for _ in range(6):
+        made = views(chosen, clean)["stylized"].targets
+        torch.testing.assert_close(made, 0.6 * clean.targets[8:] + 0.4 * clean.targets[8:].flip(0))
 
 
 def test_no_stylizer_is_said_in_one_line():
@@ -487,6 +509,8 @@ def test_a_setting_goes_before_the_variant_and_the_variant_before_the_default():
         ("fast-advprop", {"attack_targeted": True}, "one step, not targeted"),
         ("fast-advprop", {"noise_weight": 1.5}, r"noise_weight must lie in \(0, 1\]"),
         ("advprop", {"adversarial_weight": -1}, "adversarial_weight must be 0 or more"),
+        ("advprop", {"adversarial_weight": float("inf")}, "adversarial_weight must be 0 or more"),
+        ("debiased", {"stylized_weight": float("nan")}, "stylized_weight must be 0 or more"),
         ("advprop", {"attack_eps": 4}, "did you mean 4/255"),
         ("fine-grained-advprop", {"attack_on": "both"}, "attack_on must be clean or autoaugment"),
         ("debiased", {"shape_weight": 1.2}, r"shape_weight must lie in \[0, 1\]"),

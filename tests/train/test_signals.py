@@ -4,9 +4,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
+from debias.train import signals
 from debias.train.signals import Interruption
 
 # It says each step that it does; the handlers at first are those of a terminal, whatever the tests run under.
@@ -14,7 +17,8 @@ PROGRAM = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-from debias.train.signals import Interruption
+sys.path.insert(0, sys.argv[1])  # the module alone: the package takes seconds to import
+from signals import Interruption
 with Interruption() as interruption:
     print("ready", flush=True)
     while not interruption.requested or "stubborn" in sys.argv:
@@ -31,7 +35,7 @@ sys.exit(interruption.exit_code)
 
 
 def start(*arguments):
-    command = [sys.executable, "-c", PROGRAM, *arguments]
+    command = [sys.executable, "-c", PROGRAM, str(Path(signals.__file__).parent), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     said(process, "ready")
     return process
@@ -55,15 +59,56 @@ def test_a_signal_lets_the_loop_save_and_leave(number, code):
     assert errors == ""
 
 
-def test_a_second_sigint_ends_it_at_once():
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_sigint_after_a_signal_ends_it_at_once(first):
     with start("stubborn") as process:
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):  # none of these is a second SIGINT
-            process.send_signal(number)
-            said(process, "asked")
+        process.send_signal(first)
+        said(process, "asked")
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=20)
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
     assert "saved" not in output
+
+
+def test_sigterms_within_a_second_are_one_and_a_later_one_ends_it_at_once():
+    """`timeout` sends it to its child and then to the child's group."""
+    with start("stubborn") as process:
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+            said(process, "asked")
+        time.sleep(1.2)
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM
+    assert "saved" not in output
+    assert errors == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_goes_to_the_handler_of_before(number, monkeypatch):
+    """As where a command of its own handler trains: what that does at a signal happens now."""
+    monkeypatch.setattr(signals, "_ONE", 0.0)
+    seen = []
+    own = signal.signal(number, lambda *arguments: seen.append(arguments[0]))
+    try:
+        with Interruption() as outer, Interruption() as inner:
+            signal.raise_signal(number)
+            assert (inner.signal, outer.signal, seen) == (number, None, [])
+            signal.raise_signal(number)
+            assert (outer.signal, seen) == (number, [])
+            signal.raise_signal(number)
+            assert seen == [number]
+        signal.raise_signal(number)
+        assert seen == [number, number]
+    finally:
+        signal.signal(number, own)
+
+
+def test_a_process_that_hears_of_the_signal_from_another_takes_its_own_for_the_first():
+    with Interruption() as interruption:
+        assert interruption.agree(lambda number: max(number, signal.SIGTERM))
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.signal == signal.SIGTERM
 
 
 def test_afterwards_a_signal_ends_the_process_again():
@@ -78,8 +123,8 @@ def test_the_flag_and_the_exit_code_here():
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with Interruption() as interruption:
         assert (interruption.requested, interruption.signal, interruption.exit_code) == (False, None, 0)
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)  # the first one counts
+        for _ in range(2):  # the first one counts
+            signal.raise_signal(signal.SIGTERM)
         assert (interruption.requested, interruption.signal, interruption.exit_code) == (True, signal.SIGTERM, 143)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
 

@@ -55,6 +55,7 @@ def test_labels_become_rows_of_one_1():
     assert clean.images is one.images
     assert torch.equal(clean.targets, torch.eye(CLASSES)[one.labels])
     assert clean.augmented is one.augmented
+    assert clean.indices is one.indices
     assert clean.stylized is None
     assert clean.textures is None
 

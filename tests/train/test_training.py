@@ -426,6 +426,37 @@ def test_a_style_bank_goes_on(tmp_path):
         assert same(state(steps(again, 2, 2)), state(whole)) is not forget
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_in_no_epoch_an_image_gets_its_own_style_from_a_bank(size):
+    """Each image is a class of its own, so a label with more than the shape's share has its own style in it."""
+    count, seen = 6, []
+
+    class Watching(Classification):
+        def judge(self, outputs, view):
+            if view.name == "stylized":
+                seen.append(view.targets.max(1).values)
+            return super().judge(outputs, view)
+
+    part = Debiased(stylizer=stylizers.untrained(), bank=StyleBank(64))
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, count, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    made = Training(
+        model,
+        Objective("debiased", (part,), branches="shared"),
+        Watching(count),
+        optimization=PLAIN,
+        settings=FP32,
+        world=World(),
+    )
+    images = batch(count=count).images
+    for epoch in range(4):
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(epoch))
+        for number, rows in enumerate(order.split(size)):
+            made.advance([Batch(images[rows], rows, rows)], epoch=epoch, number=number, lr=0.01)
+    shares = torch.cat(seen)
+    assert len(shares) == 4 * count - (size == 1)  # the first image alone had nothing to take
+    torch.testing.assert_close(shares, torch.full_like(shares, 0.8))
+
+
 # --- what this machine may lack -------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,9 @@
 """A world of one, joining, and who tells an error. Worlds of two real processes are in test_distributed.py."""
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -169,6 +173,64 @@ def test_other_errors_stay_what_they_are(error: Exception):
 def test_where_the_store_went_with_the_first_process_the_others_are_silent():
     out = left_by(World(1, 2, store=GoneStore()), RuntimeError(GLOO))
     assert isinstance(out, SystemExit)
+
+
+def test_a_store_whose_holder_is_gone_is_not_asked(capfd: pytest.CaptureFixture[str]):
+    """torch would print a stack trace of its own."""
+    held = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.PrefixStore("job", dist.TCPStore("127.0.0.1", held.port, is_master=False))
+    failure = ValueError("the first failure")
+    assert left_by(World(1, 2, store=store), failure) is failure
+    del held
+    assert isinstance(left_by(World(1, 2, store=store), RuntimeError(GLOO)), SystemExit)
+    assert capfd.readouterr().err == ""
+
+
+# What a process of two does: the one that the arguments name leaves by an error of its own.
+PROGRAM = """
+import sys
+from debias.cli import main
+from debias.commands import preview
+from debias.train.world import join
+def work(**values):
+    with join() as world:
+        world.wait()
+        if world.rank == int(sys.argv[1]):
+            raise {"value": ValueError("--val: no such folder"), "os": OSError(28, "No space left", "run")}[sys.argv[2]]
+        for number in range(10**9):
+            world.largest(number)
+preview.command.callback = work
+main(["preview", "photos"], prog_name="debias")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["value", "os"])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_process_that_fails_alone_tells_it_in_one_line_and_the_other_ends_in_silence(failing: int, kind: str):
+    """Without torchrun, which would end the other one itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(failing), kind],
+            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    told = started[failing].communicate(timeout=120)[1]
+    start = time.monotonic()
+    silent = started[1 - failing].communicate(timeout=120)[1]
+    assert time.monotonic() - start < 30
+    assert [process.returncode for process in started] == [2, 2]
+    assert told.startswith("Error: ")
+    assert len(told.splitlines()) == 1
+    assert silent == ""
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(5)])

@@ -51,8 +51,8 @@ class Debiased(Part):
     """Debiased training: cue conflicts of the batch, read by `stylized`, with both labels.
 
     Limits: `shape_weight=1` keeps the labels, `alpha=0` leaves the stylizer's reconstruction. Styles come from the
-    batch, or from the `bank` of earlier ones; a batch of one without either has no stylised view. A batch that brings
-    `stylized` copies needs no stylizer.
+    batch, or from the `bank` of earlier ones, which `Clean.indices` keep from giving an image its own; a batch of one
+    without either has no stylised view. A batch that brings `stylized` copies needs no stylizer.
     """
 
     stylizer: Stylizer | None = None
@@ -89,11 +89,12 @@ class Debiased(Part):
 
     def stages(self, clean: Clean, step: Step) -> Iterator[Stage]:
         """One stage with the view `stylized`, or with none where there is no style to take."""
-        if not self.has_styles(clean):
+        lends = self.has_styles(clean)
+        if not lends and self.bank is None:
             yield Stage([])
             return
-        images, targets = self._stylized(clean, step)
-        yield Stage([View("stylized", images, targets, "stylized", self.stylized_weight)])
+        images, targets = self._stylized(clean, step)  # a bank keeps the style of an image that has none to take
+        yield Stage([View("stylized", images, targets, "stylized", self.stylized_weight)] if lends else [])
 
     def has_styles(self, clean: Clean) -> bool:
         """Whether each image of `clean` can take a style that is not its own. Raises ValueError without any source."""
@@ -101,7 +102,9 @@ class Debiased(Part):
             return True
         if self.stylizer is None:
             raise ValueError("stylised views need a stylizer: objective('debiased', stylizer=Stylizer.load())")
-        return len(clean) > 1 or (self.bank is not None and len(self.bank) > 0)
+        if len(clean) > 1 or self.bank is None or clean.indices is None:
+            return len(clean) > 1
+        return bool(self.bank.lends(clean.indices).all())
 
     def _stylized(self, clean: Clean, step: Step) -> tuple[Images, Targets]:
         size = self._size(clean.images, step)
@@ -116,7 +119,7 @@ class Debiased(Part):
             generator=step.draws.generator("debiased: partners"),
             bank=self.bank,
         )
-        return conflict(resized(clean.images, size, self.resize), clean.targets)
+        return conflict(resized(clean.images, size, self.resize), clean.targets, clean.indices)
 
     def _size(self, images: Images, step: Step) -> tuple[int, int]:
         height, width = images.shape[2:]

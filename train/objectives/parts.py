@@ -5,9 +5,12 @@ stage at a time. Nearly every part has one stage; one with two (fast-advprop) go
 whose gradients it may read.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
 
 from debias.pipelines.attacks import PGD
 from debias.pipelines.draws import BatchDraws
@@ -25,7 +28,7 @@ class Clean:
 
     `augmented` is a second augmentation of the same files (B, 3, h, w). `stylized` are stylised copies (B, 3, h, w)
     made before the training, in place of a stylizer, and `textures` (B, K) the labels of their styles; where the style
-    has no label, the image's own.
+    has no label, the image's own. `indices` (B,) int64 say which samples these are, as in `Batch`.
     """
 
     images: Images
@@ -33,6 +36,7 @@ class Clean:
     augmented: Images | None = None
     stylized: Images | None = None
     textures: Targets | None = None
+    indices: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -48,7 +52,7 @@ class Clean:
 
     def rows(self, start: int, stop: int) -> "Clean":
         """The images start ... stop - 1 and all that belongs to them; views, not copies."""
-        optional = {name: getattr(self, name) for name in ("augmented", "stylized", "textures")}
+        optional = {name: getattr(self, name) for name in ("augmented", "stylized", "textures", "indices")}
         cut = {name: None if value is None else value[start:stop] for name, value in optional.items()}
         return Clean(self.images[start:stop], self.targets[start:stop], **cut)
 
@@ -123,6 +127,6 @@ def check_share(name: str, share: float) -> None:
 
 
 def check_weight(name: str, weight: float) -> None:
-    """Raise ValueError for a weight below 0."""
-    if not weight >= 0:
+    """Raise ValueError for a weight below 0, or one that is no number."""
+    if not 0 <= weight < math.inf:
         raise ValueError(f"{name} must be 0 or more, got {weight}")
