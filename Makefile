@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed  ## the tour on embedded data: no further download, no GPU; ends with a sheet to look at
+demo: $(VENV)/.installed  ## the tour on embedded data: no further download, no GPU; ends with a report to look at
 	@$(BIN)/debias demo --out $(DEMO)
 
 test: $(VENV)/.installed-dev  ## the fast tests, some minutes on two cores

@@ -1,13 +1,10 @@
 """`debias compare`: does it help on my images? Each objective gets the same training time, and a report says."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-
-from debias.train.loop import Interrupted
 
 from ..comparison.comparison import Comparison
 from ..comparison.outcome import outcome
@@ -38,12 +35,8 @@ def command(data: str, out: Path, dry_run: bool, **values: Any) -> None:
 
 
 def compare(settings: CompareSettings, out: Path) -> None:
-    """Run the comparison and say what came of it; ends the program after a signal, all saved."""
-    try:
-        with Terminal() as terminal:
-            report = Comparison(settings, out, terminal).run()
-    except Interrupted as interrupted:
-        click.echo(str(interrupted), err=True)
-        sys.exit(interrupted.exit_code)
+    """Run the comparison and say what came of it."""
+    with Terminal() as terminal:
+        report = Comparison(settings, out, terminal).run()
     click.echo(outcome([out / "results" / name for name in settings.names]))
     click.echo(f"report -> {report}: open it in a browser")

@@ -132,7 +132,8 @@ class Comparison:
             runner=RunnerSettings(workers=self.settings.workers, seed=self.settings.seed),
         )
         with Answering() as answering:
-            subject = load_subject(str(run), model=self.settings.model if is_own_code(self.settings.model) else None)
+            own = is_own_code(self.settings.network)
+            subject = load_subject(str(run), model=self.settings.network if own else None)
             evaluation.run(subject, self.out / "results" / name, teller=answering)
 
     def _report(self) -> Path:

@@ -17,7 +17,7 @@ from debias.train.training import StepSettings
 
 from ..evaluation.suites import find_suite
 from ..objective_settings import ObjectiveSettings
-from ..shapes_recipe import shapes_settings
+from ..shapes_recipe import MODEL, shapes_settings
 from ..training_settings import DataSettings, TrainSettings
 from .budget import Plan
 
@@ -34,10 +34,12 @@ class CompareSettings:
     objectives: Annotated[str, "objectives, the first is what the others are held against"] = (
         "vanilla,debiased,advprop+debiased"
     )
-    model: Annotated[str, "network: a torchvision name, timm:NAME, or pkg.module:factory"] = "resnet18"
+    model: Annotated[
+        str | None, "network: a torchvision name, timm:NAME, or pkg.module:factory; resnet18 when left out"
+    ] = None
     init: Annotated[str | None, "weights to start from: a run folder, a file, or the word pretrained"] = None
     size: Annotated[int | None, "pixels a side; the images' own, at most 224, when left out"] = None
-    batch_size: Annotated[int, "images of a step"] = 32
+    batch_size: Annotated[int | None, "images of a step; 32, or all there are, when left out"] = None
     lr: Annotated[float | None, "peak learning rate; 0.05, and 0.01 with --init, when left out"] = None
     minutes: Annotated[float, "training time of all objectives together; evaluation comes on top"] = 60.0
     suite: Annotated[str, "what is evaluated"] = "clean,fgsm,stylized,cue-conflict"
@@ -47,8 +49,11 @@ class CompareSettings:
     def __post_init__(self) -> None:
         if self.minutes <= 0:
             raise ValueError(f"--minutes must be above 0, got {self.minutes:g}")
-        if self.batch_size < 2:
+        if self.batch_size is not None and self.batch_size < 2:
             raise ValueError(f"--batch-size must be 2 or more, got {self.batch_size}")
+        for name in ("model", "init", "size", "batch_size", "lr"):
+            if self.data == "shapes" and getattr(self, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')}: shapes has a recipe of its own; leave it out")
         if len(self.names) != len(set(self.names)):
             raise ValueError(f"--objectives {self.objectives}: one of them stands there twice")
         for name in self.names:
@@ -60,6 +65,11 @@ class CompareSettings:
     def names(self) -> tuple[str, ...]:
         """The objectives, as `--objective` takes them."""
         return tuple(name.strip() for name in self.objectives.split(","))
+
+    @property
+    def network(self) -> str:
+        """What is trained, as `--model` takes it."""
+        return self.model or (MODEL if self.data == "shapes" else "resnet18")
 
     @property
     def suites(self) -> tuple[str, ...]:
@@ -100,14 +110,14 @@ def training(settings: CompareSettings, data: str, of: Facts, objective: str, pl
         return replace(made, loop=replace(made.loop, steps=plan.steps))
     known = settings_of(objective)
     # The attack that the paper's lineage uses for a network of this size.
-    attack = ADVPROP_PRESETS.get(settings.model, ADVPROP_PRESETS["resnet50"]).attack
+    attack = ADVPROP_PRESETS.get(settings.network, ADVPROP_PRESETS["resnet50"]).attack
     own: dict[str, Any] = {"attack_eps": attack.eps, "attack_steps": attack.steps, "attack_step_size": attack.step_size}
     own = {name: value for name, value in own.items() if name in known}
     lr = settings.lr or (0.01 if settings.init else 0.05)
     return TrainSettings(
         data=DataSettings(data, batch_size=batch_size(settings, of), min_crop=0.25, workers=settings.workers),
         objective=ObjectiveSettings(objective, **own),
-        model=ModelSettings(settings.model, size=settings.size or of.size, init=settings.init),
+        model=ModelSettings(settings.network, size=settings.size or of.size, init=settings.init),
         optimization=Optimization(lr=lr, nesterov=True, weight_decay=5e-4, warmup_epochs=WARM_UP * plan.epochs),
         step=StepSettings(seed=settings.seed),
         loop=LoopSettings(epochs=plan.epochs, steps=plan.steps),
@@ -116,4 +126,4 @@ def training(settings: CompareSettings, data: str, of: Facts, objective: str, pl
 
 def batch_size(settings: CompareSettings, of: Facts) -> int:
     """Images of a step, as the recipe has it."""
-    return 64 if settings.data == "shapes" else min(settings.batch_size, of.images)
+    return 64 if settings.data == "shapes" else min(settings.batch_size or 32, of.images)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from debias.commands import demo
+from debias.comparison import comparison
 from debias.pipelines import shapes
 from debias.train.loop import Interrupted
 
@@ -21,11 +22,15 @@ from .conftest import Run
 
 def test_the_tour(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "SPLITS", dict.fromkeys(shapes.SPLITS, 1) | {"train": 4, "cue-conflict": 15})
-    result = run("demo", "--out", "tour", "--epochs", "1")
+    result = run("demo", "--out", "tour", "--minutes", "0.05")
     assert result.exit_code == 0, result.output
     for name in ("vanilla", "advprop+debiased"):
-        assert (folder / "tour" / "runs" / name / "model.safetensors").exists()
-        assert re.search(rf"^{re.escape(name)} +\d", result.output, re.MULTILINE), result.output
+        assert (folder / "tour" / "comparison" / "runs" / name / "model.safetensors").exists()
+    assert re.search(r"^ +vanilla +advprop\+debiased$", result.output, re.MULTILINE), result.output
+    assert re.search(r"^shape bias +\S+ +\S+", result.output, re.MULTILINE), result.output
+    page = folder / "tour" / "comparison" / "report.html"
+    assert f"report -> {page.relative_to(folder)}: open it in a browser" in result.output
+    assert "advprop+debiased" in page.read_text()
     assert str(Path("tour") / "sheet.png") in result.output
     with Image.open(folder / "tour" / "sheet.png") as sheet:
         sheet.load()
@@ -39,7 +44,7 @@ def test_the_tour(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> No
 
     made = [*(folder / "tour" / "stylized").rglob("*.png"), *(folder / "tour").rglob("*.safetensors")]
     before = {path: path.stat().st_mtime_ns for path in made}
-    again = run("demo", "--out", "tour", "--epochs", "1")
+    again = run("demo", "--out", "tour", "--minutes", "0.05")
     assert again.exit_code == 0, again.output
     assert {path: path.stat().st_mtime_ns for path in made} == before
 
@@ -49,11 +54,11 @@ def test_a_training_that_was_asked_to_stop_ends_the_tour_with_its_line_and_code(
 ) -> None:
     monkeypatch.setattr(shapes, "SPLITS", dict.fromkeys(shapes.SPLITS, 1) | {"train": 4, "cue-conflict": 15})
 
-    def stopped(*arguments: object) -> None:
+    def stopped(*arguments: object, **more: object) -> None:
         raise Interrupted(7, 143)
 
-    monkeypatch.setattr(demo, "train", stopped)
-    result = run("demo", "--out", "tour", "--epochs", "1")
+    monkeypatch.setattr(comparison, "train", stopped)
+    result = run("demo", "--out", "tour", "--minutes", "0.05")
     assert result.exit_code == 143
     assert result.stderr.splitlines()[-1] == "stopped at step 7; the same command goes on from there"
     assert "Traceback" not in result.output
@@ -73,7 +78,7 @@ def slowly(*arguments, **more):
     time.sleep(float(sys.argv[1]))
     advance(*arguments, **more)
 Training.advance = slowly
-main(["demo", "--out", "tour", "--epochs", "6"], prog_name="debias")
+main(["demo", "--out", "tour", "--minutes", "0.1"], prog_name="debias")
 """
 
 
@@ -85,9 +90,9 @@ def test_a_signal_while_the_tour_trains_saves_and_the_same_command_finishes(
     command = [sys.executable, "-c", PROGRAM]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(demo.__file__).parents[2])}
     process = subprocess.Popen(
-        [*command, "0.5"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "0.3"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    run_folder = folder / "tour" / "runs" / "vanilla"
+    run_folder = folder / "tour" / "comparison" / "runs" / "vanilla"
     while not (run_folder / "metrics.jsonl").exists() or not (run_folder / "metrics.jsonl").read_text():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -99,5 +104,5 @@ def test_a_signal_while_the_tour_trains_saves_and_the_same_command_finishes(
     assert (run_folder / "checkpoints" / f"step-{int(told[1]):08d}.pt").exists()
     again = subprocess.run([*command, "0"], env=environment, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert f"going on at step {told[1]} of 6" in again.stdout
-    assert "in percent" in again.stdout
+    assert f"going on at step {told[1]} of " in again.stdout
+    assert "open it in a browser" in again.stdout

@@ -53,10 +53,12 @@ def test_a_comparison_and_the_same_again(photos: Path, folder: Path, run: Run) -
     assert "report -> out/report.html" in result.output
     assert not (out / "probe").exists()
 
-    made = [path for path in out.rglob("*") if path.suffix in (".safetensors", ".json", ".csv")]
-    before = {path: path.stat().st_mtime_ns for path in made if path.name != "results.json"}
+    kept = [*(out / "runs").rglob("*.safetensors"), *(out / "results").rglob("cells/*.csv"), out / "compare.json"]
+    assert len(kept) == 2 * 2 + 2 * 2 + 1  # the last and the best weights, two cells each, the record
+    before = {path: path.stat().st_mtime_ns for path in kept}
     again = compared(run)
-    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    assert (out / "report.html").read_text() == page
     assert again.output.splitlines()[-3:] == result.output.splitlines()[-3:]
 
 
@@ -135,3 +137,9 @@ def test_another_comparison_is_not_written_over(photos: Path, folder: Path, run:
     refused(run("compare", "photos", *FLAGS, "--out", "out"), "DATA others, not photos")
     (folder / "out" / "compare.json").write_text("{")
     refused(run("compare", "photos", *FLAGS, "--out", "out"), "compare.json")
+
+
+@pytest.mark.parametrize("flag", ["--model=resnet18", "--init=a.pth", "--size=32", "--batch-size=8", "--lr=0.1"])
+def test_shapes_has_its_own_recipe(folder: Path, run: Run, flag: str) -> None:
+    refused(run("compare", "shapes", "--out", "out", flag), f"{flag.partition('=')[0]}: shapes has a recipe of its own")
+    assert not (folder / "out").exists()
