@@ -8,6 +8,9 @@ Every process calls the same collectives in the same order.
 
 import io
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -74,6 +77,31 @@ class World:
         all_of_them: list[Any] = [None] * self.size
         dist.all_gather_object(all_of_them, mine.getvalue(), group=self.control)
         return [torch.load(io.BytesIO(data), map_location="cpu", weights_only=True) for data in all_of_them]
+
+    @contextmanager
+    def leader_first(self, name: str) -> Iterator[None]:
+        """The first process does the block, then the others do theirs, however long it takes: it makes, they find.
+
+        `name` tells one such block from another. An error of the first process ends the others as any other does.
+        """
+        if self.size > 1 and not self.leads:
+            self._wait_for(name)
+        yield
+        if self.size > 1 and self.leads:
+            self._tell(name)
+
+    def _wait_for(self, name: str) -> None:
+        if self.store is None:
+            self.wait()
+            return
+        while not self.store.check([name]):  # a collective would give up after half an hour
+            time.sleep(0.2)
+
+    def _tell(self, name: str) -> None:
+        if self.store is None:
+            self.wait()
+        else:
+            self.store.set(name, "")
 
     def wait(self) -> None:
         """Wait until every process is here."""

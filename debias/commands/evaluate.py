@@ -14,12 +14,15 @@ from ..evaluation.tables import plain
 from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..terminal import Answering, say_skipped
 
-SUITE_HELP = "Comma-separated list of suites: " + "; ".join(f"{name}: {text}" for name, (_, text) in SUITES.items())
+# \b keeps click from joining the lines.
+SUITES_TOLD = "\b\nSuites:\n" + "\n".join(f"  {name:13} {text}" for name, (_, text) in SUITES.items())
 
 
-@click.command()
+@click.command(epilog=SUITES_TOLD)
 @click.argument("network", metavar="RUN-or-MODEL")
-@click.option("--suite", default="clean", show_default=True, metavar="A,B,...", help=f"{SUITE_HELP}.")
+@click.option(
+    "--suite", default="clean", show_default=True, metavar="A,B,...", help="Suites, separated by commas; see below."
+)
 @click.option(
     "--data",
     multiple=True,

@@ -213,11 +213,8 @@ class _Run:
 
     def _jobs(self) -> list[Job]:
         """All jobs, branch after branch. Images that have to be made are by the first process; the others find them."""
-        if not self.world.leads:
-            self.world.wait()
-        cells = [cell for name in self.evaluation.suites for cell in find_suite(name).cells(self.request)]
-        if self.world.leads:
-            self.world.wait()
+        with self.world.leader_first("cells"):
+            cells = [cell for name in self.evaluation.suites for cell in find_suite(name).cells(self.request)]
         return [self.runner.job(cell, branch, self.teller.check) for branch in self.branches for cell in cells]
 
     def _answer(self, jobs: Sequence[Job]) -> dict[str, dict[tuple[str, str], tuple[Row, ...]]]:

@@ -24,6 +24,7 @@ from debias.pipelines.loading.loader import listing_loader
 from debias.pipelines.view import Logits
 from debias.style_transfer import Images
 from debias.train import branch_batchnorm
+from debias.train.memory import keep_freed_memory
 from debias.train.world import World
 
 from .cell import Cell, Row
@@ -114,6 +115,7 @@ class Runner:
             "mean": list(spec.mean),
             "std": list(spec.std),
             "engine": loader.engine,
+            "decoder": _decoder(loader.engine, self.world.device),
         }
         data = _digest(loader)
         facts = {
@@ -144,6 +146,8 @@ class Runner:
 
         Each process gets all rows. Raises ValueError where the network's answer is no number.
         """
+        if self.world.device.type == "cpu":
+            keep_freed_memory()
         indices, answers, confidences, flags = self._own_share(job, progress)
         shares = self.world.gather({"indices": indices, "answers": answers, "confidences": confidences, "flags": flags})
         found: list[Row | None] = [None] * len(job)
@@ -261,6 +265,13 @@ def _check_cell(cell: Cell) -> None:
     for name, length in lengths.items():
         if length != count:
             raise ValueError(f"{cell.suite} {cell.name}: {length} {name} for {count} images")
+
+
+def _decoder(engine: str, device: torch.device) -> str:
+    """What `ImageLoader.decoder` will say once it has read a batch; a cell that is found done reads none."""
+    if engine == "torchvision":
+        return "pillow"
+    return "dali mixed" if device.type == "cuda" else "dali cpu"
 
 
 def _digest(loader: ImageLoader) -> str:

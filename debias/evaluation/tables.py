@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 from .measure import Measure
 
-__all__ = ["columns", "markdown", "tex", "written"]
+__all__ = ["columns", "markdown", "plain", "tex", "written"]
+
+_TEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 
 Pairs = Sequence[tuple[str, Measure]]  # branch and measure
 
@@ -80,11 +86,8 @@ def tex(pairs: Pairs) -> str:
 def _interval(measure: Measure) -> str:
     if math.isnan(measure.low):
         return ""
-    return f"{written(measure.low, measure.unit)} to {written(measure.high, measure.unit)}"
+    return f"{written(measure.low, measure.unit).removesuffix(' %')} to {written(measure.high, measure.unit)}"
 
 
 def _escaped(text: str) -> str:
-    text = text.replace("\\", r"\textbackslash{}")
-    for letter in "&%$#_{}":
-        text = text.replace(letter, f"\\{letter}") if letter not in "{}" else text
-    return text.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
+    return "".join(_TEX.get(letter, letter) for letter in text)

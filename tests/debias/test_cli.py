@@ -32,6 +32,8 @@ ARGUMENTS = {  # what each command cannot do without
         "--out",
         "a.safetensors",
     ),
+    "evaluate": ("run", "--out", "results"),
+    "export": ("run", "--to", "onnx", "--out", "a.onnx"),
     "preview": ("photos",),
     "train": ("--data", "photos", "--out", "run"),
     "shape-bias": ("decisions.csv",),

@@ -1,5 +1,7 @@
 """A world of one, joining, and who tells an error. Worlds of two real processes are in test_distributed.py."""
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +192,33 @@ def test_join_on_a_gpu_without_torchrun():
     assert not dist.is_initialized()
     values = torch.ones(2, device=world.device)
     assert world.sum(values) is values
+
+
+def test_the_first_process_goes_before_the_others():
+    store, order = dist.HashStore(), list[str]()
+
+    def block(rank: int, name: str) -> None:
+        with World(rank, 2, store=store).leader_first(name):
+            order.append(f"{name} {rank}")
+
+    other = threading.Thread(target=block, args=(1, "a"))
+    other.start()
+    time.sleep(0.3)
+    assert order == []
+    block(0, "a")
+    other.join()
+    block(0, "b")
+    block(1, "b")
+    assert order == ["a 0", "a 1", "b 0", "b 1"]
+
+
+def test_a_first_process_that_fails_lets_nobody_on():
+    store = dist.HashStore()
+    with pytest.raises(ValueError, match="no data"), World(0, 2, store=store).leader_first("a"):
+        raise ValueError("no data")
+    assert not store.check(["a"])
+
+
+def test_alone_nobody_is_waited_for():
+    with World().leader_first("a"):
+        pass
