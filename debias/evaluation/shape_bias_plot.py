@@ -1,8 +1,8 @@
 """The plot of Geirhos et al., ICLR 2019, figure 4: each category's share of shape answers, and of texture answers.
 
 Categories stand in rows. A marker of each decision maker lies at its shape bias in that category, all shape on the
-left, all texture on the right; a vertical line is its shape bias over all trials. A category without an answer that
-names a cue has no marker.
+left, all texture on the right; a vertical line, its marker at the foot, is its shape bias over all trials. A category
+without an answer that names a cue has no marker.
 """
 
 import io
@@ -28,6 +28,7 @@ STYLE: Any = {  # matplotlib types the keys as literals
     "svg.hashsalt": "debias",  # equal numbers give equal bytes
     "svg.fonttype": "none",  # text stays text
 }
+TOP = -0.6  # of the axis, in rows
 APART = 0.14  # of a row, between the markers of two decision makers, where all find room in 0.7
 LONGEST = 48  # letters of a name in the legend
 
@@ -51,6 +52,7 @@ def encoded(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 
 def _draw(results: Mapping[str, ShapeBias]) -> Figure:
     categories = sorted({category for result in results.values() for category in result.categories})
+    bottom = len(categories) + 0.1
     height = 1.5 + 0.26 * max(len(categories), 4) + 0.2 * len(results)
     figure = Figure(figsize=(6.4, height), layout="constrained")
     axes = figure.add_subplot()
@@ -66,9 +68,10 @@ def _draw(results: Mapping[str, ShapeBias]) -> Figure:
         look: Any = {"c": colour, "marker": marker, "s": 34, "linewidths": 0.6, "edgecolors": "white"}
         axes.scatter(across, down, zorder=3, label=_label(name, result), clip_on=False, **look)
         if result.named:
-            axes.axvline(result.bias, color=colour, linewidth=1.4, alpha=0.85, zorder=2)
+            foot: Any = {"marker": marker, "markersize": 6, "markevery": [1], "markeredgecolor": "white"}
+            axes.plot([result.bias] * 2, [TOP, bottom - 0.4], color=colour, linewidth=1.4, zorder=2.5, **foot)
     axes.set_yticks(range(len(categories)), categories)
-    axes.set_ylim(len(categories) - 0.4, -0.6)
+    axes.set_ylim(bottom, TOP)
     axes.set_xlim(1, 0)
     ticks = [tick / 10 for tick in range(0, 11, 2)]
     axes.set_xticks(ticks, [f"{1 - tick:.1f}" for tick in ticks])

@@ -68,9 +68,10 @@ def test_random_softmaxes_equal_a_plain_loop() -> None:
     found = decide(logits)
     assert found.dtype == torch.float64
     chosen = found.argmax(1).tolist()
-    for row, place in zip(logits.double().tolist()[::25], chosen[::25], strict=True):  # values of every scale
+    for row, place in zip(logits.double().tolist()[::99], chosen[::99], strict=True):  # values of every scale
         assert plain(row)[0] == place
-    vectorised = torch.stack([logits.double().softmax(1)[:, list(group)].mean(1) for group in GROUPS], 1)
+    softmax = logits.double().softmax(1)
+    vectorised = torch.stack([softmax[:, list(group)].mean(1) for group in GROUPS], 1)
     assert torch.equal(found.argmax(1), vectorised.argmax(1))
     assert not tied(found).any()
     assert found.exp().allclose(vectorised / vectorised.sum(1, keepdim=True), atol=1e-12)
