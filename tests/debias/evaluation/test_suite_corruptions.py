@@ -23,7 +23,8 @@ CLASSES = ("cat", "dog", "owl")
 
 
 def subject(classes: tuple[str, ...] = CLASSES, size: int = 32) -> Subject:
-    network = seeded(lambda: nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(3 * (size // 8) ** 2, len(classes))))
+    width = 3 * (size // 8) ** 2
+    network = seeded(lambda: nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(width, len(classes))))
     return as_subject(network, classes, spec=InputSpec(size=size))
 
 
@@ -147,7 +148,7 @@ def test_what_cannot_be_made_is_refused(photos: Path, tmp_path: Path, calls: lis
         evaluate(subject(), "corruptions")
     with pytest.raises(ValueError, match="from 32 pixels a side on, the network reads 24"):
         run(photos, tmp_path / "made", subject(size=24))
-    with pytest.raises(ValueError, match="--baseline .*results.json"):
+    with pytest.raises(ValueError, match=r"--baseline .*results\.json"):
         run(photos, tmp_path / "made", baseline=tmp_path)
     monkeypatch.setattr(corruptions, "library_version", lambda: None)
     with pytest.raises(ValueError, match=r"not installed; pip install 'debias\[corruptions\]'"):
