@@ -115,12 +115,12 @@ def test_a_missing_extra_cell_is_missed_among_19_alone() -> None:
     errors = random_errors(8)
     del errors["spatter", 2]
     mean_errors(errors, CORRUPTIONS)
-    with pytest.raises(ValueError, match="1 of 95 .* spatter/2"):
+    with pytest.raises(ValueError, match=r"1 of 95 .* spatter/2"):
         mean_errors(errors, ALL)
 
 
 def test_many_missing_cells_are_counted() -> None:
-    with pytest.raises(ValueError, match="75 of 75 .* gaussian_noise/5 and 70 more"):
+    with pytest.raises(ValueError, match=r"75 of 75 .* gaussian_noise/5 and 70 more"):
         mean_errors({}, CORRUPTIONS)
 
 

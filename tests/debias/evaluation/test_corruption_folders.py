@@ -36,7 +36,7 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, *parts: str) -> None:
-    with pytest.raises(ValueError, match="^--data corruptions=") as error:
+    with pytest.raises(ValueError, match=r"^--data corruptions=") as error:
         published_cells(folder)
     assert "\n" not in str(error.value)
     for part in parts:
@@ -183,7 +183,11 @@ def test_damaged_arrays_are_refused_by_name(arrays: Path, kind: str) -> None:
     elif kind == "not an array":
         path.write_bytes(b"<html>")
     else:
-        other = {"float": array.astype(np.float32), "grey": array[..., 0], "fortran": np.asfortranarray(array)}
+        other: dict[str, np.ndarray] = {
+            "float": array.astype(np.float32),
+            "grey": array[..., 0],
+            "fortran": np.asfortranarray(array),
+        }
         np.save(path, other[kind])
     with pytest.raises(ValueError, match=r"fog\.npy") as error:
         published_cells(arrays)

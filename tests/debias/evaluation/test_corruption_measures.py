@@ -152,7 +152,7 @@ def test_a_baseline_without_clean_leaves_the_relative_undefined(tmp_path: Path) 
 def test_a_baseline_that_cannot_be_read_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "results.json").write_text(text)
-    with pytest.raises(ValueError, match="^--baseline .*results.json"):
+    with pytest.raises(ValueError, match=r"^--baseline .*results\.json"):
         read_baseline(tmp_path)
 
 

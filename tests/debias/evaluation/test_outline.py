@@ -85,6 +85,14 @@ def test_a_notch_is_no_hole() -> None:
     np.testing.assert_array_equal(figure(image), mask)
 
 
+def test_a_diagonal_line_closes_a_hole() -> None:
+    y, x = np.mgrid[0:64, 0:64]
+    away = np.abs(y - 30) + np.abs(x - 34)
+    image = np.full((64, 64, 3), 90, dtype=np.uint8)
+    image[away == 15] = 200  # its pixels touch at their corners alone
+    np.testing.assert_array_equal(figure(image), away <= 15)
+
+
 def test_the_largest_part_is_the_figure() -> None:
     image, mask = drawn()
     image[2:5, 2:5] = (220, 180, 40)

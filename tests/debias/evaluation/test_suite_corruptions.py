@@ -20,10 +20,12 @@ from debias.evaluation.suites import Request, corruptions, find_suite
 from debias.train.weights_file import InputSpec
 
 CLASSES = ("cat", "dog", "owl")
+Calls = list[tuple[str, int, str]]
 
 
 def subject(classes: tuple[str, ...] = CLASSES, size: int = 32) -> Subject:
-    network = seeded(lambda: nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(3 * (size // 8) ** 2, len(classes))))
+    width = 3 * (size // 8) ** 2
+    network = seeded(lambda: nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(width, len(classes))))
     return as_subject(network, classes, spec=InputSpec(size=size))
 
 
@@ -66,7 +68,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_75_cells_are_made_and_measured(photos: Path, tmp_path: Path, calls: list) -> None:
+def test_75_cells_are_made_and_measured(photos: Path, tmp_path: Path, calls: Calls) -> None:
     results = run(photos, tmp_path / "made")
     assert len(calls) == 75 * 3
     assert len({(corruption, severity) for corruption, severity, _ in calls}) == 75
@@ -81,7 +83,7 @@ def test_75_cells_are_made_and_measured(photos: Path, tmp_path: Path, calls: lis
     assert not [words for words in protocols if str(tmp_path) in words]
 
 
-def test_the_second_time_nothing_is_made(photos: Path, tmp_path: Path, calls: list) -> None:
+def test_the_second_time_nothing_is_made(photos: Path, tmp_path: Path, calls: Calls) -> None:
     first = make(photos, tmp_path / "made")
     before = files(tmp_path / "made")
     calls.clear()
@@ -90,7 +92,7 @@ def test_the_second_time_nothing_is_made(photos: Path, tmp_path: Path, calls: li
     assert files(tmp_path / "made") == before
 
 
-def test_elsewhere_or_in_another_order_the_same_images_are_made(photos: Path, tmp_path: Path, calls: list) -> None:
+def test_elsewhere_or_in_another_order_the_same_images_are_made(photos: Path, tmp_path: Path, calls: Calls) -> None:
     here = make(photos, tmp_path / "made")
     shutil.copytree(photos, tmp_path / "far" / "copied")
     there = make(tmp_path / "far" / "copied", tmp_path / "made2", workers=2)
@@ -102,7 +104,7 @@ def test_elsewhere_or_in_another_order_the_same_images_are_made(photos: Path, tm
 
 
 @pytest.mark.parametrize("change", ["seed", "size", "an image"])
-def test_other_recipes_and_other_data_are_made_anew(photos: Path, tmp_path: Path, calls: list, change: str) -> None:
+def test_other_recipes_and_other_data_are_made_anew(photos: Path, tmp_path: Path, calls: Calls, change: str) -> None:
     make(photos, tmp_path / "made")
     calls.clear()
     if change == "an image":
@@ -113,7 +115,7 @@ def test_other_recipes_and_other_data_are_made_anew(photos: Path, tmp_path: Path
     assert len(list((tmp_path / "made").iterdir())) == 2
 
 
-def test_a_stopped_run_goes_on_within_a_cell(photos: Path, tmp_path: Path, calls: list, monkeypatch) -> None:
+def test_a_stopped_run_goes_on_within_a_cell(photos: Path, tmp_path: Path, calls: Calls, monkeypatch) -> None:
     whole = make(photos, tmp_path / "whole")
     calls.clear()
     encode, count = corruptions.encode, itertools.count()
@@ -134,7 +136,7 @@ def test_a_stopped_run_goes_on_within_a_cell(photos: Path, tmp_path: Path, calls
     assert files(tmp_path / "made") == files(tmp_path / "whole")
 
 
-def test_a_lost_image_is_refused_by_name(photos: Path, tmp_path: Path, calls: list) -> None:
+def test_a_lost_image_is_refused_by_name(photos: Path, tmp_path: Path, calls: Calls) -> None:
     make(photos, tmp_path / "made")
     (lost,) = (tmp_path / "made").glob("*/fog/3/cat/0.png.jpg")
     lost.unlink()
@@ -142,12 +144,12 @@ def test_a_lost_image_is_refused_by_name(photos: Path, tmp_path: Path, calls: li
         make(photos, tmp_path / "made")
 
 
-def test_what_cannot_be_made_is_refused(photos: Path, tmp_path: Path, calls: list, monkeypatch) -> None:
+def test_what_cannot_be_made_is_refused(photos: Path, tmp_path: Path, calls: Calls, monkeypatch) -> None:
     with pytest.raises(ValueError, match="--suite corruptions needs clean images"):
         evaluate(subject(), "corruptions")
     with pytest.raises(ValueError, match="from 32 pixels a side on, the network reads 24"):
         run(photos, tmp_path / "made", subject(size=24))
-    with pytest.raises(ValueError, match="--baseline .*results.json"):
+    with pytest.raises(ValueError, match=r"--baseline .*results\.json"):
         run(photos, tmp_path / "made", baseline=tmp_path)
     monkeypatch.setattr(corruptions, "library_version", lambda: None)
     with pytest.raises(ValueError, match=r"not installed; pip install 'debias\[corruptions\]'"):
@@ -155,7 +157,7 @@ def test_what_cannot_be_made_is_refused(photos: Path, tmp_path: Path, calls: lis
     assert calls == []
 
 
-def test_a_run_is_its_own_baseline(photos: Path, tmp_path: Path, calls: list) -> None:
+def test_a_run_is_its_own_baseline(photos: Path, tmp_path: Path, calls: Calls) -> None:
     run(photos, tmp_path / "made", out=tmp_path / "base")
     results = run(photos, tmp_path / "made", baseline=tmp_path / "base")
     assert results.value("corruptions", "mCE to baseline, generated") == pytest.approx(100)
