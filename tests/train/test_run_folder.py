@@ -177,7 +177,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path, resume, name):
 
 
 @pytest.mark.parametrize("resume", [True, False])
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"program": "other"}', "\0", '{"settings": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"program": "other"}', "\0", '{"settings": {}}', '{"program": "debias train"}']
+)
 def test_settings_of_another_program_are_refused(tmp_path, resume, text):
     (tmp_path / "settings.json").write_text(text)
     (tmp_path / "metrics.jsonl").write_text("mine")
