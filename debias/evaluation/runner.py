@@ -7,7 +7,6 @@ same, up to the rounding of the device's sums.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -230,7 +229,7 @@ class Runner:
         return moved, watched.zero
 
     def _logits(self, branch: str, images: Images) -> Logits:
-        """Logits (B, K) of a branch; of `mean` the logarithm of the branches' mean probability, in float64."""
+        """Logits (B, K) of a branch; of `mean` the logarithm of the branches' summed probability, in float64."""
         if branch != MEAN:
             with self._precision():
                 made: Logits = self.subject.network(images)
@@ -239,7 +238,7 @@ class Runner:
         for name in self.subject.branches:
             with branch_batchnorm.reading(self.subject.network, name), self._precision():
                 parts.append(torch.log_softmax(self.subject.network(images).double(), dim=1))
-        return torch.logsumexp(torch.stack(parts), dim=0) - math.log(len(parts))
+        return torch.logsumexp(torch.stack(parts), dim=0)
 
     def _precision(self) -> Any:
         dtype = DTYPES[self.settings.precision]
