@@ -31,8 +31,9 @@ SUITE = "clean,silhouettes,fgsm,cue-conflict"
 def command(out: Path, minutes: float, dry_run: bool) -> None:
     """A tour on embedded data: no download, no GPU.
 
-    Draws the procedural set "shapes", builds a stylised set of it and a contact sheet, and compares a small network with
-    and without the two methods, each trained for the same time, in a report. Run again, it goes on where it stopped.
+    Draws the procedural set "shapes", builds a stylised set of it and a contact sheet, and compares a small network
+    with and without the two methods, each trained for the same time, in a report. Run again, it goes on where it
+    stopped.
     """
     build = BuildSettings(size=shapes.SIZE, encoding="png", seed=SEED)
     sheet = PreviewSettings(size=shapes.SIZE, seed=SEED)
