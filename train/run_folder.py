@@ -135,6 +135,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     path = folder / _SETTINGS
+    description: dict[str, Any] | None
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -7,7 +7,7 @@ from debias.pipelines.style_bank import StyleBank
 from debias.style_transfer import Statistics
 
 
-def styles(*numbers):
+def styles(*numbers: int) -> tuple[Statistics, torch.Tensor]:
     """Styles that carry their number in every value, so that a row can be told from the others."""
     values = torch.tensor(numbers, dtype=torch.float32)[:, None]
     return Statistics(values.expand(-1, 3).clone(), values.expand(-1, 3) + 0.5), values * torch.ones(1, 2)
@@ -27,7 +27,7 @@ def held(bank):
     return set(drawn(bank, [10_000] * 400))
 
 
-def of(*indices):
+def of(*indices: int) -> torch.Tensor:
     return torch.tensor(indices)
 
 
