@@ -135,7 +135,6 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     path = folder / _SETTINGS
-    description: dict[str, Any] | None
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -145,7 +144,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
     ours = isinstance(description, dict) and description.get("program") == _PROGRAM
     if not ours or "state" not in description or not isinstance(description.get("settings"), dict):
         raise ValueError(f"{path} was not written by {_PROGRAM}; give another --out")
-    return description
+    return dict(description)
 
 
 def _shown(value: Any) -> str:

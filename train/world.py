@@ -19,7 +19,7 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore, Store, TCPStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 __all__ = ["World", "join"]
@@ -184,7 +184,7 @@ def _is_held(store: Store) -> bool:
     Asked in vain, the store itself would print a stack trace of torch's before it says so.
     """
     tcp = store.underlying_store if isinstance(store, PrefixStore) else store
-    if not isinstance(tcp, TCPStore):
+    if not isinstance(tcp, dist.TCPStore):  # type: ignore[attr-defined]  # torch exports it without saying so
         return True
     try:
         socket.create_connection((tcp.host, tcp.port), timeout=5).close()
