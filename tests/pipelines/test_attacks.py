@@ -555,3 +555,18 @@ def test_flags_come_back_when_the_attack_fails():
     with pytest.raises(ValueError, match="float32"):
         AdversarialViews(PGD())(net, images.double(), labels)
     assert all(m.training for m in net.modules())
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_with_a_generator_for_each_image_an_image_is_attacked_as_it_is_alone(targeted: bool, norm: str):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5))
+    images, labels = torch.rand(6, 3, 4, 4, generator=rng(1)), torch.arange(6) % 5
+    eps, step = ("8/255", "2/255") if norm == "linf" else (0.5, 0.1)  # short steps, which do not undo the start
+    attack = PGD(eps=eps, steps=2, step_size=step, norm=norm, random_start=0.5, targeted=targeted)  # type: ignore[arg-type]
+    together = attack(network, images, labels, [rng(seed) for seed in range(6)])
+    alone = [attack(network, images[i : i + 1], labels[i : i + 1], rng(i)) for i in range(6)]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-6)
+    assert not torch.allclose(together, attack(network, images, labels, [rng(seed + 9) for seed in range(6)]))
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        attack(network, images, labels, [rng(0)])

@@ -314,3 +314,23 @@ def test_tiny_and_extreme_images(tmp_path: Path, engine: str) -> None:
         (batch,) = load(tmp_path, engine=engine, train=train)
         assert batch.images.shape == (4, 3, 32, 32)
         assert np.isfinite(batch.images.numpy()).all()
+
+
+def test_a_listing_is_evaluated_as_its_folder(photo_folder: Path) -> None:
+    from debias.pipelines.loading.listing import list_images
+    from debias.pipelines.loading.loader import listing_loader
+
+    common: dict[str, Any] = {
+        "crop": 0.75,
+        "interpolation": "bicubic",
+        "engine": "torchvision",
+        "world_size": 2,
+        "rank": 1,
+    }
+    whole = image_loader(photo_folder, size=24, batch_size=5, train=False, **common)
+    listing = list_images(photo_folder)
+    assert same(list(listing_loader(listing, 24, 5, **common)), list(whole))
+    part = listing_loader(listing.select([3, 1]), 24, 5, **common | {"world_size": 1, "rank": 0})
+    assert part.listing.names == (listing.names[3], listing.names[1])
+    with pytest.raises(ValueError, match="--batch-size"):
+        listing_loader(listing, 24, 0, **common)

@@ -74,8 +74,7 @@ def test_mean_of_one_branch_is_that_branch(tmp_path: Path) -> None:
     assert rows(of, what, MEAN) == rows(of, what)
 
 
-@pytest.mark.parametrize("attack", [None, ATTACK])
-@pytest.mark.parametrize("branch", ["main", "adversarial", MEAN])
+@pytest.mark.parametrize(("branch", "attack"), [("main", None), (MEAN, None), ("adversarial", ATTACK)])
 def test_the_batch_size_changes_no_answer(tmp_path: Path, attack: PGD | None, branch: str) -> None:
     of = subject(NETS[1:])
     what = cell(images_in(tmp_path, 70), of, attack=attack)
