@@ -9,31 +9,26 @@ What is made has the whole style (alpha 1) of an image of another class.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 from debias.pipelines import shapes
 from debias.pipelines.loading.listing import Listing, list_images, split_names
-from debias.pipelines.stylized_set.builder import Builder
 from debias.pipelines.stylized_set.manifest import MANIFEST, read_records
-from debias.pipelines.stylized_set.plan import BuildSettings
-from debias.style_transfer import Stylizer
 
-from ..terminal import Reporter, say_skipped
 from .cue_names import cue_pair
 from .imagenet import categories16
-from .labels import class_indices
-from .made import Recipe, made_folder, once, source_digest, source_images
-from .subject import Subject
+from .made import source_images
+from .made_stylized import made_set
 from .suites import Request
 
-__all__ = ["PUBLISHED", "SIDE", "STYLIZER", "SUITE", "Stimuli", "are_categories", "build_settings", "find_stimuli"]
+__all__ = ["PARTNERS", "PUBLISHED", "SIDE", "SUITE", "Stimuli", "are_categories", "find_stimuli"]
 
 SUITE = "cue-conflict"
-STYLIZER = "compact"
-ALPHA = 1.0  # as in Stylized-ImageNet: as much of the other's texture as the stylizer gives
+PARTNERS: Literal["other-class"] = "other-class"
 PUBLISHED, SIDE = 1280, 224  # the published stimuli, and their pixels a side
 PER_CATEGORY, SAME_PER_CATEGORY = 80, 5
 NEEDS = (
@@ -127,41 +122,10 @@ def _of_set(root: Path, where: str = "") -> Stimuli:
 
 def _made(request: Request) -> Path:
     """The set made of the clean images, each in the style of one of another class; made where it is not there."""
-    data, settings, device = str(request.data), build_settings(request), _device(request.subject)
     source = source_images(request.data, SUITE, request.subject.spec, request.workers)
     if len(source.classes) < 2:
-        raise ValueError(f"--data {data}: has one class, and a cue conflict needs two; {NEEDS}")
-    class_indices(source.classes, request.subject, f"--data {data}")  # before the work
-    stylizer = Stylizer.load(STYLIZER, device=device)
-    recipe = Recipe(SUITE, source_digest(source), {**asdict(settings), "stylizer": stylizer.digest})
-    split = next((name for name in ("test", "val") if name in split_names(data)), None)  # as `source_images` takes it
-
-    def make(folder: Path) -> None:
-        with Reporter() as reporter:
-            builder = Builder(
-                source=str(Path(data) / split) if split else data,
-                out=folder,
-                stylizer=stylizer,
-                settings=settings,
-                engine="torchvision",
-                device=device,
-                progress=reporter,
-            )
-            built = builder.build()
-        say_skipped(built.skipped)
-
-    return once(made_folder(request.made, recipe) / "images", make, resumes=True)
-
-
-def build_settings(request: Request) -> BuildSettings:
-    """How cue conflicts are made of clean images."""
-    size = request.subject.spec.size
-    return BuildSettings(alpha=ALPHA, size=size, encoding="png", partners="other-class", seed=request.seed)
-
-
-def _device(subject: Subject) -> str:
-    parameter = next(subject.network.parameters(), None)
-    return "cpu" if parameter is None else str(parameter.device)
+        raise ValueError(f"--data {request.data}: has one class, and a cue conflict needs two; {NEEDS}")
+    return made_set(request, SUITE, PARTNERS)
 
 
 def are_categories(cues: Sequence[str]) -> bool:

@@ -5,24 +5,23 @@ published categories by the mean probability of their classes; any other chooses
 answered; those whose two cues are of one class are dropped, and counted, by the metric.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from debias.pipelines import shapes
-from debias.pipelines.stylized_set.builder import DESCRIPTION
 
 from ...wording import counted
+from ..categories import among_categories
 from ..cell import Answers, Cell, Row
 from ..cue_names import cue_pair
-from ..deciding import Decide, among, by_mean_probability, imagenet_places
-from ..imagenet import categories16, wnids
+from ..deciding import Decide, among, imagenet_places
+from ..imagenet import categories16
 from ..labels import class_indices
+from ..made_stylized import STYLIZER, build_settings, said_of, settings_of
 from ..measure import Measure, share
 from ..shape_bias import ShapeBias, Trial, shape_bias
-from ..stimuli import PUBLISHED, SIDE, STYLIZER, SUITE, Stimuli, are_categories, build_settings, find_stimuli
+from ..stimuli import PARTNERS, PUBLISHED, SIDE, SUITE, Stimuli, are_categories, find_stimuli
 from ..subject import Subject
 from . import Request
 
@@ -78,14 +77,11 @@ def _names(subject: Subject, stimuli: Stimuli) -> Mapping[str, str]:
 
 def _decision(subject: Subject, cues: Sequence[str]) -> tuple[tuple[str, ...], Decide, str]:
     """The possible answers, what chooses among them, and that in words."""
-    places = imagenet_places(subject) if are_categories(cues) else None
-    if places is None:
-        count = len(subject.classes)
-        return subject.classes, among(range(count)), f"argmax of {count} classes, ties to the first"
-    names = tuple(sorted(categories16()))
-    groups = [[places[wnids()[index]] for index in categories16()[name]] for name in names]
-    words = "largest of 16 categories' mean probability over their ImageNet classes, in float64, ties to the first name"
-    return names, by_mean_probability(groups), words
+    sixteen = among_categories(subject) if are_categories(cues) else None
+    if sixteen is not None:
+        return sixteen
+    count = len(subject.classes)
+    return subject.classes, among(range(count)), f"argmax of {count} classes, ties to the first"
 
 
 def _protocol(rows: Sequence[Row], cues: Sequence[str], request: Request) -> str:
@@ -104,12 +100,12 @@ def _protocol(rows: Sequence[Row], cues: Sequence[str], request: Request) -> str
 def _protocol_of_set(count: int, request: Request) -> str:
     size = request.subject.spec.size
     if SUITE not in request.published:
-        settings = asdict(build_settings(request)) | {"stylizer": STYLIZER}
-        return f"{count:,} cue conflicts made of --data ({_said(settings)}), {_shown(size, size)}"
-    built = _settings(Path(request.published[SUITE]))
+        settings = asdict(build_settings(request, PARTNERS)) | {"stylizer": STYLIZER}
+        return f"{count:,} cue conflicts made of --data ({said_of(settings)}), {_shown(size, size)}"
+    built = settings_of(Path(request.published[SUITE]))
     side = built.get("size")
     shown = _shown(side, size) if isinstance(side, int) else f"whole at {size} pixels"
-    return f"{count:,} images of a stylised set{f' ({said})' if (said := _said(built)) else ''}, {shown}"
+    return f"{count:,} images of a stylised set{f' ({said})' if (said := said_of(built)) else ''}, {shown}"
 
 
 def _are_named(rows: Sequence[Row]) -> bool:
@@ -117,20 +113,6 @@ def _are_named(rows: Sequence[Row]) -> bool:
         return all(cue_pair(row.file) == (row.label, row.texture) for row in rows)
     except ValueError:
         return False
-
-
-def _settings(root: Path) -> Mapping[str, Any]:
-    """What the set was built with, as its build.json says; empty where it is gone."""
-    try:
-        settings = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
-
-
-def _said(settings: Mapping[str, Any]) -> str:
-    names = ("stylizer", "alpha", "partners", "seed", "size")
-    return ", ".join(f"{name} {settings[name]}" for name in names if name in settings)
 
 
 def _shown(side: int, size: int) -> str:

@@ -351,7 +351,7 @@ def test_cue_conflicts_are_made_of_the_clean_images_once(
     assert [row.label for row in rows] == [row.file.split("/")[0] for row in rows]
     protocol = measures["shape bias"].protocol
     assert protocol.startswith(
-        "9 cue conflicts made of --data (stylizer compact, alpha 1.0, partners other-class, seed 5,"
+        "9 cue conflicts made of --data (stylizer compact, alpha 1.0, partners other-class, size 32, copies 1, seed 5)"
     )
     assert str(tmp_path) not in protocol
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "made").rglob("*.png")}
