@@ -15,7 +15,7 @@ from PIL import Image
 from stylizers import untrained
 from torch import Tensor, nn
 
-from debias.evaluation import stimuli
+from debias.evaluation import made_stylized
 from debias.evaluation.cell import Cell, Row
 from debias.evaluation.deciding import tied
 from debias.evaluation.imagenet import categories16, wnids
@@ -356,7 +356,7 @@ def test_cue_conflicts_are_made_of_the_clean_images_once(
     assert str(tmp_path) not in protocol
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "made").rglob("*.png")}
     with monkeypatch.context() as patch:
-        patch.setattr(stimuli, "Builder", None)
+        patch.setattr(made_stylized, "Builder", None)
         (again,) = SUITE.cells(request)
     assert again.identity() == cell.identity()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "made").rglob("*.png")} == before
