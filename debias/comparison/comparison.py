@@ -89,6 +89,7 @@ class Comparison:
         for name in self.settings.names:
             if name in record["step_seconds"]:
                 continue
+            self.teller.say(f"timing {PROBE} steps of {name}")
             folder, watch = self.out / "probe" / name, Stopwatch()
             shutil.rmtree(folder, ignore_errors=True)
             train(training(self.settings, data, of, name, short), folder, watch, resume=False)
