@@ -156,7 +156,7 @@ def _is_held(store: Store) -> bool:
     Asked in vain, the store itself would print a stack trace of torch's before it says so.
     """
     tcp = store.underlying_store if isinstance(store, PrefixStore) else store
-    if not isinstance(tcp, dist.TCPStore):
+    if not isinstance(tcp, dist.TCPStore):  # type: ignore[attr-defined]  # a name that torch's stubs lack
         return True
     try:
         socket.create_connection((tcp.host, tcp.port), timeout=5).close()
