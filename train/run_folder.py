@@ -141,8 +141,12 @@ def _read(folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError:
         description = None
-    ours = isinstance(description, dict) and description.get("program") == _PROGRAM
-    if not ours or "state" not in description or not isinstance(description.get("settings"), dict):
+    if (
+        not isinstance(description, dict)
+        or description.get("program") != _PROGRAM
+        or not isinstance(description.get("settings"), dict)
+        or "state" not in description
+    ):
         raise ValueError(f"{path} was not written by {_PROGRAM}; give another --out")
     return dict(description)
 

@@ -69,8 +69,8 @@ def test_draws_are_even_and_the_generators_own():
 def test_no_sample_gets_a_style_of_its_own_back():
     """Three samples, two of them seen twice, under other numbers, and a style from outside."""
     bank = StyleBank(10)
-    bank.push(*styles(0, 1, 2), of(0, 1, 2))
-    bank.push(*styles(10, 11), of(0, 1))
+    bank.push(*styles(0, 1, 2), indices=of(0, 1, 2))
+    bank.push(*styles(10, 11), indices=of(0, 1))
     bank.push(*styles(99))
     for sample, others in {
         0: {1, 11, 2, 99},
@@ -91,7 +91,7 @@ def test_where_there_is_no_style_of_another_sample_the_given_one_is_taken():
     bank = StyleBank(4)
     assert bank.lends(of(0, 1)).tolist() == [False, False]
     assert drawn(bank, [0, 1]) == [-1, -1]
-    bank.push(*styles(5, 6), of(0, 0))
+    bank.push(*styles(5, 6), indices=of(0, 0))
     assert bank.lends(of(0, 1)).tolist() == [False, True]
     lent = drawn(bank, [0, 1] * 20)
     assert set(lent[0::2]) == {-1}
@@ -103,8 +103,8 @@ def test_where_there_is_no_style_of_another_sample_the_given_one_is_taken():
 
 def test_the_newest_are_forgotten_last_with_their_indices():
     bank = StyleBank(2)
-    bank.push(*styles(1, 2), of(1, 2))
-    bank.push(*styles(3), of(1))
+    bank.push(*styles(1, 2), indices=of(1, 2))
+    bank.push(*styles(3), indices=of(1))
     assert set(drawn(bank, [1] * 50)) == {2}
     assert set(drawn(bank, [2] * 50)) == {3}
 
@@ -127,7 +127,7 @@ def test_no_capacity_is_refused():
 def test_the_state_goes_through_a_checkpoint(pushed):
     bank = StyleBank(2)
     if pushed:
-        bank.push(*styles(*pushed), of(*pushed))
+        bank.push(*styles(*pushed), indices=of(*pushed))
     file = io.BytesIO()
     torch.save(bank.state_dict(), file)
     file.seek(0)
@@ -135,7 +135,7 @@ def test_the_state_goes_through_a_checkpoint(pushed):
     other.load_state_dict(torch.load(file, weights_only=True))
     assert (len(other), other.capacity) == (len(bank), 2)
     for each in (bank, other):
-        each.push(*styles(9), of(9))
+        each.push(*styles(9), indices=of(9))
         assert held(each) == ({3, 9} if pushed else {9})
         assert set(drawn(each, [9] * 50)) == ({3} if pushed else {-1})  # whose they are is kept too
 
