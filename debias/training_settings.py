@@ -18,7 +18,9 @@ from debias.train.training import StepSettings
 from .cut_batch import CutBatch
 from .objective_settings import ObjectiveSettings, flag, in_use
 
-__all__ = ["DataSettings", "TrainSettings"]
+__all__ = ["NO_VALIDATION", "DataSettings", "TrainSettings"]
+
+NO_VALIDATION = "none"  # as --val
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class DataSettings:
     """What is trained on, and how it is read."""
 
     data: Annotated[str, "image folder, webdataset shards, a set of build-stylized, or the word shapes"]
-    val: Annotated[str | None, "validation data; a folder val within or beside the training data when left out"] = None
+    val: Annotated[
+        str | None, "validation data, or the word none; a folder val within or beside the training data when left out"
+    ] = None
     stylized_data: Annotated[str | None, "set of build-stylized made of --data, in place of stylising"] = None
     batch_size: Annotated[int, "images of a step over all processes"] = 64
     min_crop: Annotated[float, "least share of an image's area that a training crop has"] = 0.08
@@ -48,6 +52,8 @@ class DataSettings:
     @property
     def validation(self) -> str | None:
         """What is validated on: `val`, or the split val of `data`, or the folder val beside a folder train."""
+        if self.val == NO_VALIDATION:
+            return None
         beside = Path(self.data).with_name("val") if Path(self.data).name == "train" else None
         if self.val is not None or "val" in split_names(self.data):
             return self.val or self.data

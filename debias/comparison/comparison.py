@@ -12,6 +12,7 @@ Each stage that is complete is passed over when the same comparison is run again
 import json
 import math
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,8 +57,9 @@ class Comparison:
             data = halves(self.settings.data, self.out / "data", self.settings.seed)
             of = facts(data)
             self._probe(record, data, of)
-            for name, planned in self._plans(record, of).items():
-                self._train(record, data, of, name, planned)
+            self._plan(record, of)
+            for name in self.settings.names:
+                self._train(record, data, of, name)
             for name in self.settings.names:
                 self._evaluate(data, name)
             return self._report()
@@ -75,7 +77,8 @@ class Comparison:
             shutil.rmtree(self.out / "data", ignore_errors=True)  # nothing was trained: a mistake in the settings
         elif strangers := sorted(entry.name for entry in self.out.iterdir() if not entry.name.startswith(".")):
             raise ValueError(f"--out {self.out} holds {strangers[0]} and no comparison; give another folder")
-        record = {"format": FORMAT, "version": __version__, "settings": settings, "step_seconds": {}, "seconds": {}}
+        record = {"format": FORMAT, "version": __version__, "settings": settings}
+        record |= {"probe_seconds": 0.0, "step_seconds": {}, "plan": {}, "seconds": {}}  # the last three by objective
         self._write(record)
         return record
 
@@ -92,16 +95,20 @@ class Comparison:
             self.teller.say(f"timing {PROBE} steps of {name}")
             folder, watch = self.out / "probe" / name, Stopwatch()
             shutil.rmtree(folder, ignore_errors=True)
+            start = time.monotonic()
             train(training(self.settings, data, of, name, short), folder, watch, resume=False)
             record["step_seconds"][name] = watch.step_seconds
+            record["probe_seconds"] += time.monotonic() - start
             self._write(record)
         shutil.rmtree(self.out / "probe", ignore_errors=True)
 
-    def _plans(self, record: Mapping[str, Any], of: Facts) -> dict[str, Plan]:
-        """What each objective gets, said to the teller."""
-        each = self.settings.seconds_each
-        plans = {name: plan(each, seconds, self._epoch_steps(of)) for name, seconds in record["step_seconds"].items()}
-        self.teller.say(f"{each / 60:.3g} minutes of training for each objective, by a probe of {PROBE} steps:")
+    def _plan(self, record: dict[str, Any], of: Facts) -> None:
+        """Share out the time, write down what each objective gets, and say so."""
+        each = (60 * self.settings.minutes - record["probe_seconds"]) / len(self.settings.names)
+        plans = {name: plan(each, record["step_seconds"][name], self._epoch_steps(of)) for name in self.settings.names}
+        record["plan"] = {name: asdict(planned) for name, planned in plans.items()}
+        self._write(record)
+        self.teller.say(f"{max(0, each) / 60:.3g} minutes of training for each objective:")
         for name, planned in plans.items():
             seconds = record["step_seconds"][name]
             passes = planned.total * batch_size(self.settings, of) / of.images
@@ -109,13 +116,13 @@ class Comparison:
                 f"  {name:20} {1000 * seconds:7.0f} ms a step, so {counted(planned.total, 'step')}, "
                 f"{passes:.1f} passes over the images"
             )
-        return plans
 
     def _epoch_steps(self, of: Facts) -> int:
         return max(1, of.images // batch_size(self.settings, of))
 
-    def _train(self, record: dict[str, Any], data: str, of: Facts, name: str, planned: Plan) -> None:
+    def _train(self, record: dict[str, Any], data: str, of: Facts, name: str) -> None:
         self.teller.say(f"training {name}")
+        planned = Plan(**record["plan"][name])
         watch = Timed(self.teller)
         train(training(self.settings, data, of, name, planned), self.out / "runs" / name, watch)
         if watch.whole is not None:  # in one go: of a run that was interrupted nobody knows

@@ -48,6 +48,7 @@ def test_validation_data_is_found_within_or_beside(data: Path, folder: Path) -> 
         return DataSettings(data, val).validation
 
     assert found("data", "elsewhere") == "elsewhere"
+    assert found("data", "none") is None
     assert found("data") == "data"
     assert found("data/train") == "data/val"
     assert found(str(data / "train")) == str(data / "val")

@@ -1,7 +1,6 @@
 """`debias compare` on small photos: equal times, all that it leaves, and going on after a stop."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from ..conftest import Run, refused
 from ..small_runs import SMALL
 
 CLASSES = ("cat", "dog", "owl")
-FLAGS = ("--objectives", "vanilla,debiased", "--model", SMALL, "--batch-size", "4", "--minutes", "0.05")
+MINUTES = 0.5
+FLAGS = ("--objectives", "vanilla,debiased", "--model", SMALL, "--batch-size", "4", "--minutes", str(MINUTES))
 
 
 @pytest.fixture
@@ -44,7 +44,11 @@ def test_a_comparison_and_the_same_again(photos: Path, folder: Path, run: Run) -
         used = read_settings(out / "runs" / name)
         steps = used["epochs"] * used["steps"]
         # As many as fit: one more in each epoch would not.
-        assert steps <= max(1.5 / record["step_seconds"][name], 1) < steps + used["epochs"] + 1
+        each = (60 * MINUTES - record["probe_seconds"]) / 2
+        assert each > 0
+        assert steps <= max(each / record["step_seconds"][name], 1) < steps + used["epochs"] + 1
+        assert record["plan"][name] == {"epochs": used["epochs"], "steps": used["steps"]}
+        assert used["val"] is None
         assert (out / "results" / name / "results.json").exists()
         assert f"  {name}" in result.output
     page = (out / "report.html").read_text()
@@ -101,11 +105,6 @@ def test_the_size_is_the_images_own(folder: Path, sides: tuple[int, int], size: 
     assert facts("photos") == Facts(3, size)
 
 
-def test_seconds_are_shared_alike() -> None:
-    settings = CompareSettings("photos", "vanilla,debiased,advprop", minutes=20)
-    assert math.isclose(settings.seconds_each, 400)
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -137,6 +136,10 @@ def test_another_comparison_is_not_written_over(photos: Path, folder: Path, run:
     refused(run("compare", "photos", *FLAGS, "--out", "out"), "DATA others, not photos")
     (folder / "out" / "compare.json").write_text("{")
     refused(run("compare", "photos", *FLAGS, "--out", "out"), "compare.json")
+
+
+def test_a_seed_that_the_recipe_was_chosen_on_proves_nothing(folder: Path, run: Run) -> None:
+    refused(run("compare", "shapes", "--out", "out", "--seed", "10"), "--seed 10")
 
 
 @pytest.mark.parametrize("flag", ["--model=resnet18", "--init=a.pth", "--size=32", "--batch-size=8", "--lr=0.1"])
