@@ -299,6 +299,8 @@ class PGD:
     def _draw(self, images: Images, generator: Generator | Sequence[Generator] | None) -> tuple[Tensor, Tensor | None]:
         """The noise to start from, (B, 3, H, W), and for a targeted attack what its targets are made of, (B,)."""
         if generator is not None and not isinstance(generator, Generator):
+            if self.random_start == 0 and not self.targeted:
+                return torch.zeros_like(images), None
             pairs = zip(torch.split(images, 1), generator, strict=True)
             starts, drawn = zip(*(self._draw(image, own) for image, own in pairs), strict=True)
             return torch.cat(starts), torch.cat(drawn) if self.targeted else None
