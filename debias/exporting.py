@@ -46,25 +46,26 @@ def export(subject: Subject, to: str, out: Path, *, branch: str = branch_batchno
 
 def _to_torchvision(subject: Subject, network: Normalised, out: Path) -> str:
     if is_own_code(subject.model) or subject.model.startswith("timm:"):
-        raise ValueError(f"--to torchvision: {subject.model} is no network of torchvision's; take timm or safetensors")
+        raise ValueError(f"--to torchvision: {subject.model} is no network of torchvision's; {_instead(subject)}")
     _write_state(network.network, out)
-    read = f'torch.load("{out.name}")' if out.suffix == ".pth" else f'safetensors.torch.load_file("{out.name}")'
+    read = f'torch.load("{out}")' if out.suffix == ".pth" else f'safetensors.torch.load_file("{out}")'
     build = f"torchvision.models.{subject.model}(num_classes={len(subject.classes)})"
     return f"{build}.load_state_dict({read}); {_normalisation(subject)}"
 
 
 def _to_timm(subject: Subject, network: Normalised, out: Path) -> str:
     if not subject.model.startswith("timm:"):
-        raise ValueError(f"--to timm: {subject.model} is no network of timm's; take torchvision or safetensors")
+        raise ValueError(f"--to timm: {subject.model} is no network of timm's; {_instead(subject)}")
     _write_state(network.network, out)
     name = subject.model.removeprefix("timm:")
-    build = f'timm.create_model("{name}", num_classes={len(subject.classes)}, checkpoint_path="{out.name}")'
+    build = f'timm.create_model("{name}", num_classes={len(subject.classes)}, checkpoint_path="{out}")'
     return f"{build}; {_normalisation(subject)}"
 
 
 def _to_safetensors(subject: Subject, network: Normalised, out: Path) -> str:
     save_model(out, network, _card(subject))
-    return f"debias evaluate {out.name}, or debias train --init {out.name}"
+    own = f" --model {subject.model}" if is_own_code(subject.model) else ""
+    return f"debias evaluate {out}{own}, or debias train --init {out}{own}; it says itself how images are normalised"
 
 
 def _to_onnx(subject: Subject, network: Normalised, out: Path) -> str:
@@ -111,6 +112,13 @@ FORMATS: dict[str, tuple[tuple[str, ...], Write]] = {
     "safetensors": ((".safetensors",), _to_safetensors),
     "onnx": ((".onnx",), _to_onnx),
 }
+
+
+def _instead(subject: Subject) -> str:
+    """What a network can be exported to that another library does not know."""
+    if is_own_code(subject.model):
+        return "take safetensors or onnx"
+    return f"take {'timm' if subject.model.startswith('timm:') else 'torchvision'}, safetensors or onnx"
 
 
 def _card(subject: Subject) -> Card:

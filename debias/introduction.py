@@ -13,7 +13,7 @@ from debias.train.optimization import lr_stages
 from debias.train.world import World
 
 from . import __version__
-from .training_settings import TrainSettings
+from .training_settings import NO_VALIDATION, TrainSettings
 from .wording import counted
 
 __all__ = ["introduction", "record"]
@@ -26,7 +26,9 @@ def introduction(
     size, branches = model.spec.size, branch_batchnorm.branches(model)
     yield f"{settings.objective.objective} on {settings.model.model}, BatchNorm branches: {', '.join(branches)}"
     yield f"{counted(len(loader.listing), 'image')} of {len(loader.classes)} classes at {size} x {size} pixels"
-    if validation is None:
+    if validation is None and settings.data.val == NO_VALIDATION:
+        pass
+    elif validation is None:
         yield "no validation data: give --val, or a folder val beside the training data"
     else:
         same = validation.listing.digest == loader.listing.digest

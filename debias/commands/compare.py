@@ -28,8 +28,8 @@ def command(data: str, out: Path, dry_run: bool, **values: Any) -> None:
     """
     settings = CompareSettings(data, **values)
     if dry_run:
-        return print_settings({"out": str(out), **asdict(settings)})
-    check_device("cpu")
+        return print_settings({"out": str(out), **asdict(settings), "model": settings.network})
+    check_device(settings.device)
     compare(settings, out)
     return None
 

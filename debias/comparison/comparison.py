@@ -106,8 +106,9 @@ class Comparison:
         """Share out the time, write down what each objective gets, and say so."""
         each = (60 * self.settings.minutes - record["probe_seconds"]) / len(self.settings.names)
         plans = {name: plan(each, record["step_seconds"][name], self._epoch_steps(of)) for name in self.settings.names}
-        record["plan"] = {name: asdict(planned) for name, planned in plans.items()}
-        self._write(record)
+        if not record["plan"]:
+            record["plan"] = {name: asdict(planned) for name, planned in plans.items()}
+            self._write(record)
         self.teller.say(f"{max(0, each) / 60:.3g} minutes of training for each objective:")
         for name, planned in plans.items():
             seconds = record["step_seconds"][name]
@@ -141,8 +142,9 @@ class Comparison:
         )
         with Answering() as answering:
             own = is_own_code(self.settings.network)
-            subject = load_subject(str(run), model=self.settings.network if own else None)
-            evaluation.run(subject, self.out / "results" / name, teller=answering)
+            model = self.settings.network if own else None
+            subject = load_subject(str(run), model=model, device=self.settings.device)
+            evaluation.run(subject, self.out / "results" / name, device=self.settings.device, teller=answering)
 
     def _report(self) -> Path:
         folders = [self.out / kind / name for name in self.settings.names for kind in ("results", "runs")]

@@ -45,6 +45,7 @@ class CompareSettings:
     suite: Annotated[str, "what is evaluated"] = "clean,fgsm,stylized,cue-conflict"
     seed: Annotated[int, "of the split, the weights and all draws"] = 0
     workers: Annotated[int, "threads that decode; 0 leaves the choice to the engine"] = 0
+    device: Annotated[str, "cpu, cuda or cuda:N"] = "cpu"
 
     def __post_init__(self) -> None:
         if self.minutes <= 0:
@@ -104,7 +105,7 @@ def training(settings: CompareSettings, data: str, of: Facts, objective: str, pl
     if settings.data == "shapes":
         made = shapes_settings(objective, settings.seed, epochs=plan.epochs)
         loop = replace(made.loop, steps=plan.steps)
-        return replace(made, loop=loop, data=replace(made.data, val=NO_VALIDATION))
+        return replace(made, loop=loop, device=settings.device, data=replace(made.data, val=NO_VALIDATION))
     known = settings_of(objective)
     # The attack that the paper's lineage uses for a network of this size.
     attack = ADVPROP_PRESETS.get(settings.network, ADVPROP_PRESETS["resnet50"]).attack
@@ -120,6 +121,7 @@ def training(settings: CompareSettings, data: str, of: Facts, objective: str, pl
         optimization=Optimization(lr=lr, nesterov=True, weight_decay=5e-4, warmup_epochs=WARM_UP * plan.epochs),
         step=StepSettings(seed=settings.seed),
         loop=LoopSettings(epochs=plan.epochs, steps=plan.steps),
+        device=settings.device,
     )
 
 

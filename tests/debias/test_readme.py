@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def commands() -> list[list[str]]:
 
 def test_commands(photos: Path, folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "SPLITS", dict.fromkeys(shapes.SPLITS, 1))
+    shutil.copytree(photos, folder / "held_out")
     found = commands()
     assert {"build-stylized", "preview"} <= {arguments[0] for arguments in found}
     for arguments in found:
