@@ -65,7 +65,7 @@ def _to_timm(subject: Subject, network: Normalised, out: Path) -> str:
 def _to_safetensors(subject: Subject, network: Normalised, out: Path) -> str:
     save_model(out, network, _card(subject))
     own = f" --model {subject.model}" if is_own_code(subject.model) else ""
-    return f"debias evaluate {out}{own}, or debias train --init {out}{own}; it says itself how images are normalised"
+    return f"debias evaluate {out}{own}, or debias train --init {out}{own}"
 
 
 def _to_onnx(subject: Subject, network: Normalised, out: Path) -> str:

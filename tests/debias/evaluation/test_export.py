@@ -151,8 +151,8 @@ def test_an_onnx_file_of_others_is_refused(tmp_path: Path) -> None:
 
 def test_a_format_and_a_name_that_do_not_go_together(small: Subject, tmp_path: Path) -> None:
     for to, out, branch, said in (
-        ("torchvision", "a.pth", "main", "no network of torchvision's"),
-        ("timm", "a.pth", "main", "no network of timm's"),
+        ("torchvision", "a.pth", "main", "no network of torchvision's; take safetensors or onnx"),
+        ("timm", "a.pth", "main", "no network of timm's; take safetensors or onnx"),
         ("onnx", "a.pth", "main", r"ends in \.onnx"),
         ("safetensors", "a.pth", "main", r"ends in \.safetensors"),
         ("safetensors", "a.safetensors", "other", "--branch other: .* main, stylized"),
@@ -181,11 +181,11 @@ def test_the_command_says_how_the_file_is_read(run: Run, folder: Path, small: Su
     assert isinstance(small.network, Normalised)
     save_model(folder / "run" / "model.safetensors", small.network, card)
     arguments = ("export", "run", "--model", SMALL, "--to", "safetensors", "--branch", "stylized")
-    result = run(*arguments, "--out", "b.safetensors")
+    result = run(*arguments, "--out", "out/b.safetensors")
     assert result.exit_code == 0, result.output
     assert result.output.splitlines() == [
-        "b.safetensors",
-        "debias evaluate b.safetensors, or debias train --init b.safetensors",
+        "out/b.safetensors",
+        f"debias evaluate out/b.safetensors --model {SMALL}, or debias train --init out/b.safetensors --model {SMALL}",
     ]
     refused(run(*arguments, "--out", "b.pth"), "--out b.pth", ".safetensors")
     refused(run("export", "nowhere", "--to", "onnx", "--out", "a.onnx"), "nowhere")
