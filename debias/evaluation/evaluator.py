@@ -16,6 +16,7 @@ from .store import Store
 from .subject import Subject
 from .subjects import load_subject
 from .suites import Request, find_suite
+from .trained_on import trained_on
 
 __all__ = ["AttackSettings", "Evaluation", "Silent", "Teller", "evaluated"]
 
@@ -123,7 +124,10 @@ class Evaluation:
                 held.enter_context(folder_lock(out))
             if not isinstance(subject, Subject):
                 subject = load_subject(subject, device=world.device, **of_subject)
-            return _Run(self, subject, out, world, teller if teller and world.leads else Silent()).results()
+            told = teller if teller and world.leads else Silent()
+            if self.data is not None and trained_on(subject.name, self.data):
+                told.say(f"{subject.name} was trained on these images: the numbers say nothing of others")
+            return _Run(self, subject, out, world, told).results()
 
 
 def evaluated(

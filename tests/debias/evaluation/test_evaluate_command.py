@@ -20,11 +20,15 @@ from networks import scattered, seeded
 from debias.commands.evaluate import split_data
 from debias.evaluation.results import read_rows
 from debias.style_transfer.files import folder_lock
+from debias.tellers import Quiet
 from debias.train import branch_batchnorm
+from debias.train.loop import LoopSettings
 from debias.train.small_resnet import small_resnet
 from debias.train.weights_file import Card, InputSpec, save_model
+from debias.training_run import train
 
 from ..conftest import Run, refused
+from ..small_runs import settings
 from .subjects_for_tests import CLASSES, evaluation, images_in, subject
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,6 +67,18 @@ def test_the_command_measures_and_says_so(run: Run, net_and_data: tuple[str, ...
     again = run("evaluate", *net_and_data, "--suite", "clean,fgsm", "--branch", "all", "--out", "out")
     assert again.stdout == result.stdout
     assert "54 of 54 answers are there from an earlier run" in again.stderr
+
+
+def test_it_says_where_a_run_was_trained_on_the_images(run: Run, folder: Path) -> None:
+    images_in(folder / "images", 9, size=16)
+    images_in(folder / "others", 8, size=16, seed=1)
+    train(settings("images", loop=LoopSettings(1)), folder / "run", Quiet())
+    told = "run was trained on these images: the numbers say nothing of others"
+    for data, expected in (("images", True), ("others", False)):
+        arguments = ("--model", SMALL, "--data", data, "--engine", "torchvision", "--out", f"{data}-results")
+        result = run("evaluate", "run", *arguments)
+        assert result.exit_code == 0, result.output
+        assert (told in result.output) == expected
 
 
 def test_a_dry_run_shows_every_setting_and_reads_nothing(run: Run, folder: Path) -> None:
