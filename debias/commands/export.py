@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from debias.train.weights_file import weights_path
+
 from ..evaluation.subjects import load_subject
 from ..exporting import FORMATS, export
 from ..options import dry_run_option, print_settings
@@ -28,6 +30,8 @@ def command(run: str, to: str, branch: str, model: str | None, classes: str | No
     if dry_run:
         settings = {"run": run, "to": to, "branch": branch, "model": model, "classes": classes, "out": str(out)}
         return print_settings(settings)
+    if out.exists() and Path(run).exists() and out.samefile(weights_path(run)):
+        raise ValueError(f"--out {out} is the file that is exported; give another name")
     subject = load_subject(run, model=model, classes=classes)
     click.echo(f"{out}\n{export(subject, to, out, branch=branch)}")
     return None

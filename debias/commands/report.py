@@ -32,6 +32,8 @@ def command(folders: tuple[Path, ...], out: Path, baseline: str | None, title: s
         return print_settings(given | {"baseline": baseline, "title": title})
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; give the name of a file, such as {out / 'report.html'}")
+    if out.suffix.lower() not in (".html", ".htm"):  # so that it cannot be one of its own inputs
+        raise ValueError(f"--out {out}: a report is an HTML page; give a name that ends in .html")
     page = make_page(folders, baseline, title)
     write_atomically(out, page)
     click.echo(f"{out}: {len(page) / 1e6:.1f} MB")

@@ -31,7 +31,7 @@ from ..terminal import Answering
 from ..training_run import train
 from ..wording import counted
 from .budget import PROBE, Plan, Stopwatch, Timed, plan
-from .halves import halves
+from .halves import digest, halves
 from .recipe import CompareSettings, Facts, batch_size, facts, training
 
 __all__ = ["Comparison"]
@@ -54,6 +54,7 @@ class Comparison:
         """Do what is missing of it, and return the report. ValueError, one line, for what cannot be compared."""
         with folder_lock(self.out):
             record = self._begun()
+            self._check_images(record)
             data = halves(self.settings.data, self.out / "data", self.settings.seed)
             of = facts(data)
             self._probe(record, data, of)
@@ -81,6 +82,13 @@ class Comparison:
         record |= {"probe_seconds": 0.0, "step_seconds": {}, "plan": {}, "seconds": {}}  # the last three by objective
         self._write(record)
         return record
+
+    def _check_images(self, record: dict[str, Any]) -> None:
+        """Raise ValueError where the images are no longer those that the comparison began with."""
+        found = digest(self.settings.data, self.settings.seed)
+        if record.setdefault("images", found) != found:
+            began = f"when the comparison in {self.out} began"
+            raise ValueError(f"{self.settings.data} has other images than {began}; give another --out")
 
     def _write(self, record: Mapping[str, Any]) -> None:
         write_atomically(self.out / "compare.json", (json.dumps(record, indent=2) + "\n").encode())

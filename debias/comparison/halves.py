@@ -9,7 +9,7 @@ from pathlib import Path
 from debias.pipelines import shapes
 from debias.pipelines.loading.listing import Listing, list_images, split_names
 
-__all__ = ["HELD_OUT", "halves"]
+__all__ = ["HELD_OUT", "digest", "halves"]
 
 HELD_OUT = 0.2
 """The share of each class that is tested on, where the data have no split of their own."""
@@ -30,6 +30,15 @@ def halves(data: str, out: Path, seed: int) -> str:
     if not out.exists():
         _link(_whole(data), out, seed)
     return str(out)
+
+
+def digest(data: str, seed: int) -> str:
+    """sha256 over names, labels and sizes of all that is trained on and evaluated, wherever it lies."""
+    if data == "shapes":
+        return shapes.folder(seed).name
+    splits = split_names(data)
+    parts = [list_images(data, split).digest for split in splits] or [list_images(data).digest]
+    return hashlib.sha256("".join((*splits, *parts)).encode()).hexdigest()
 
 
 def _whole(data: str) -> Listing:

@@ -10,6 +10,7 @@ from pictures import picture
 from debias.comparison import comparison
 from debias.comparison.budget import Plan
 from debias.comparison.recipe import CompareSettings, Facts, facts, training
+from debias.evaluation.results import read_results
 from debias.train.run_folder import read_settings
 
 from ..conftest import Run, refused
@@ -118,6 +119,20 @@ def test_the_size_is_the_images_own(folder: Path, sides: tuple[int, int], size: 
 )
 def test_what_cannot_be_compared(photos: Path, run: Run, flags: tuple[str, ...], words: str) -> None:
     refused(run("compare", "photos", *FLAGS, "--out", "out", *flags), words)
+
+
+def test_other_images_are_another_comparison(photos: Path, folder: Path, run: Run) -> None:
+    flags = ("compare", "photos", *FLAGS, "--objectives", "vanilla", "--suite", "clean", "--out", "out")
+    assert run(*flags).exit_code == 0
+    (photos / "cat" / "0.png").unlink()
+    refused(run(*flags), "photos has other images than when the comparison in out began")
+
+
+def test_the_attack_of_the_evaluation_is_of_a_size_that_leaves_something(photos: Path, folder: Path, run: Run) -> None:
+    flags = ("compare", "photos", *FLAGS, "--objectives", "vanilla", "--suite", "fgsm", "--out", "out")
+    assert run(*flags).exit_code == 0
+    protocols = [measure["protocol"] for measure in read_results(folder / "out/results/vanilla")["measures"]]
+    assert all("eps 4/255" in protocol for protocol in protocols)
 
 
 def test_a_mistake_leaves_nothing_that_the_mended_command_stumbles_on(photos: Path, folder: Path, run: Run) -> None:

@@ -189,3 +189,14 @@ def test_the_command_says_how_the_file_is_read(run: Run, folder: Path, small: Su
     ]
     refused(run(*arguments, "--out", "b.pth"), "--out b.pth", ".safetensors")
     refused(run("export", "nowhere", "--to", "onnx", "--out", "a.onnx"), "nowhere")
+
+
+def test_the_run_is_not_written_over(run: Run, folder: Path, small: Subject) -> None:
+    assert isinstance(small.network, Normalised)
+    path = folder / "run" / "model.safetensors"
+    save_model(path, small.network, Card(SMALL, CLASSES, SPEC, branches=("stylized",)))
+    before = path.read_bytes()
+    for source in ("run", "run/model.safetensors"):
+        result = run("export", source, "--model", SMALL, "--to", "safetensors", "--out", "run/../run/model.safetensors")
+        refused(result, "is the file that is exported")
+    assert path.read_bytes() == before
