@@ -79,7 +79,7 @@ def _column(key: Key, lines: Sequence[Row]) -> dict[str, Any]:
         (title, cell or "top-1") if metric == "top-1" else (f"{metric[0].upper()}{metric[1:]}", f"{title} {cell}")
     )
     unit = "a count" if measures[0].unit == "count" else ""
-    better = "lower is better" if measures[0].better == "lower" else ""
+    better = {"lower": "lower is better", "neither": "neither is better"}.get(measures[0].better, "")
     return {"name": name, "notes": [note for note in (of.strip(), better, unit, n) if note]}
 
 
@@ -97,6 +97,8 @@ def _cell(number: Number, row: Row, base: Row, name: str, refused: dict[str, Non
     if change and other:
         state = {True: "the intervals are apart", False: "the intervals overlap", None: "no interval to judge by"}
         lines.append(f"{signed(change.value, measure.unit)} over {base.title}: {state[change.apart]}")
+        if change.doubt:
+            lines.append(f"no change is counted, since {change.doubt}")
     elif other:
         flag = "≠"
         reason = why_not(number, other)

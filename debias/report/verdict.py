@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ..wording import counted
 from .entries import Row
 from .loading import Key
-from .numbers import Difference, difference, interval, signed, written
+from .numbers import CHANCE, Difference, difference, interval, signed, written
 
 __all__ = ["TITLES", "Change", "changes", "headline", "name_of", "of_row", "speaks", "stakes", "verdict"]
 
@@ -77,6 +77,7 @@ class Sorted:
     moves: list[Change] = field(default_factory=list)  # apart, and neither direction is better
     unclear: list[Change] = field(default_factory=list)  # intervals overlap
     bare: list[Change] = field(default_factory=list)  # no interval to judge by
+    doubted: list[Change] = field(default_factory=list)  # a note says that it says nothing
 
 
 def headline(rows: Sequence[Row]) -> list[Key]:
@@ -149,6 +150,7 @@ def of_row(row: Row, base: Row, keys: Sequence[Key]) -> str:
     rest = []
     if kinds.unclear:
         rest.append(f"intervals overlap for {_listed(kinds.unclear)}")
+    rest += [_doubted(change) for change in kinds.doubted]
     for better, word in ((True, "improved"), (False, "worsened"), (None, "moved")):
         bare = [change for change in kinds.bare if change.difference.better is better]
         if bare:
@@ -167,7 +169,9 @@ def _alone(row: Row, keys: Sequence[Key]) -> str:
     told = []
     for key in keys[:4]:
         number = row.numbers.get(key)
-        if number:
+        if number and CHANCE in number.measure.note and "shape bias" in number.measure.metric:
+            told.append(f"{name_of(key)} not told, since {number.measure.note}")
+        elif number:
             measure = number.measure
             ends = f" ({interval(number)})" if interval(number) else ""
             unit = "" if measure.unit == "count" else " %"
@@ -179,12 +183,24 @@ def _alone(row: Row, keys: Sequence[Key]) -> str:
 def _sorted(found: Sequence[Change]) -> Sorted:
     kinds = Sorted()
     for change in found:
-        if change.difference.apart is None:
+        if change.difference.doubt:
+            kinds.doubted.append(change)
+        elif change.difference.apart is None:
             kinds.bare.append(change)
         else:
             places = {"better": kinds.gains, "worse": kinds.losses, "moved": kinds.moves, "unclear": kinds.unclear}
             places[change.difference.kind].append(change)
     return kinds
+
+
+def _doubted(change: Change) -> str:
+    """A change that counts for nothing, and why; a bias at chance without its numbers."""
+    reason = change.difference.doubt
+    return (
+        f"{name_of(change.key)} is left out: {reason}"
+        if CHANCE in reason
+        else f"unclear: {change.told}, since {reason}"
+    )
 
 
 def _rank(found: Sequence[Change]) -> tuple[int, float]:

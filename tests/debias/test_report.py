@@ -278,6 +278,67 @@ def test_columns_are_those_marked_else_those_of_whole_suites() -> None:
     assert headline(table_of(evaluation("a", cell, plain))) == [("clean", "", "c")]
 
 
+CHANCE = "cue accuracy is at chance (2 of 6), so the bias says nothing"
+STUCK = "40 % of the images had a gradient of exactly zero, so the attack did nothing to them"
+
+
+def bias(value: float, low: float, high: float, **others: object) -> Number:
+    """A shape bias of cue conflicts."""
+    fields = {"metric": "shape bias", "better": "neither", "suite": "cue-conflict"} | others
+    return number(value, low, high, **fields)
+
+
+@pytest.mark.parametrize("better", ["neither", "higher"])  # higher: results made before it was neither
+@pytest.mark.parametrize("value", [0.1, 0.9])
+def test_a_shape_bias_moves_and_never_improves(value: float, better: str) -> None:
+    base = evaluation("plain", bias(0.5, 0.4, 0.6, better=better))
+    new = evaluation("new", bias(value, value - 0.05, value + 0.05, better=better))
+    said = verdict(table_of(base, new))
+    assert said.startswith("Over plain, new moves shape bias ")
+    assert "improve" not in said
+    assert "worse" not in said
+
+
+@pytest.mark.parametrize("whose", ["plain", "new"])
+def test_a_shape_bias_at_chance_is_left_out(whose: str) -> None:
+    notes = {whose: f"1 answer tied; {CHANCE}"}
+    base = evaluation("plain", bias(0.2, 0.1, 0.3, note=notes.get("plain", "")), number())
+    new = evaluation("new", bias(0.8, 0.7, 0.9, note=notes.get("new", "")), number(0.8, 0.7, 0.9))
+    said = verdict(table_of(base, new))
+    assert said == (
+        "Over plain, new improves clean accuracy +30.0 (50.0 → 80.0), with 95 % intervals apart; "
+        f"shape bias is left out: {CHANCE}."
+    )
+    alone = verdict(table_of(evaluation("plain", bias(0.2, 0.1, 0.3, note=CHANCE))))
+    assert "20.0" not in alone
+    assert CHANCE in alone
+
+
+def attacked(value: float, note: str = "", cell: str = "logit", suite: str = "fgsm") -> Number:
+    return number(value, value - 0.05, value + 0.05, cell=cell, note=note, suite=suite)
+
+
+def test_a_gain_by_gradients_of_zero_is_none() -> None:
+    plain, new = evaluation("plain", attacked(0.2)), evaluation("new", attacked(0.8, STUCK))
+    assert verdict(table_of(plain, new)) == (
+        "Over plain, new shows no clear change: unclear: accuracy under FGSM on logit +60.0 (20.0 → 80.0), "
+        f"since {STUCK}."
+    )
+    # Whoever was attacked by no gradient looks better than it is: the other's gain over it is one all the more.
+    assert "Over new, plain shows no clear change" in verdict(table_of(new, plain, baseline="new"))
+    plain, new = evaluation("plain", attacked(0.2, STUCK)), evaluation("new", attacked(0.8))
+    assert verdict(table_of(plain, new)).startswith("Over plain, new improves accuracy under FGSM")
+
+
+def test_a_doubted_change_is_grey_and_its_note_is_in_the_tip(folder: Path) -> None:
+    for name, hits, note in (("a", 200, ""), ("b", 800, STUCK)):
+        measure = made.top1("fgsm", hits, cell="logit", note=note)
+        made.write_results(folder / name, name, [measure], weights=name * 64, objective=name)
+    page = make_page([folder / "a", folder / "b"]).decode()
+    assert '<span class="delta unclear">(+60.0)</span>' in page
+    assert f"<span>no change is counted, since {STUCK}</span><span>{STUCK}</span>" in page
+
+
 # Shapes and textures
 
 
