@@ -221,7 +221,7 @@ def test_the_verdict_says_what_rose_what_fell_and_what_is_unclear() -> None:
     assert verdict(table_of(base, new)) == (
         "Over plain, new improves clean accuracy +30.0 (50.0 → 80.0) and worsens Clean f −30.0 (50.0 → 20.0), "
         "with 95 % intervals apart; intervals overlap for Clean c +5.0 (50.0 → 55.0); "
-        "with no interval to judge by, improved: Clean d +40.0 (50.0 → 90.0)."
+        "with no interval to judge by, Clean d is higher by 40.0 (50.0 → 90.0)."
     )
 
 
@@ -337,6 +337,52 @@ def test_a_doubted_change_is_grey_and_its_note_is_in_the_tip(folder: Path) -> No
     page = make_page([folder / "a", folder / "b"]).decode()
     assert '<span class="delta unclear">(+60.0)</span>' in page
     assert f"<span>no change is counted, since {STUCK}</span><span>{STUCK}</span>" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.3, "mCE is lower by 20.0 (50.0 → 30.0)"),
+        (0.7, "mCE is higher by 20.0 (50.0 → 70.0)"),
+        (0.5, "mCE is as before (50.0 → 50.0)"),
+    ],
+)
+def test_without_an_interval_nothing_is_said_to_be_better(value: float, said: str) -> None:
+    parts = [
+        evaluation(name, number(v, math.nan, math.nan, metric="mCE", better="lower", interval="none"))
+        for name, v in (("plain", 0.5), ("new", value))
+    ]
+    assert verdict(table_of(*parts)) == f"Over plain, new shows no clear change: with no interval to judge by, {said}."
+
+
+def test_two_losses_of_one_attack_count_once_and_by_the_worse() -> None:
+    base = evaluation("plain", *(attacked(0.3, cell=cell) for cell in ("ce", "logit")), number())
+    twice = evaluation("twice", *(attacked(0.5, cell=cell) for cell in ("ce", "logit")), number(0.3, 0.25, 0.35))
+    once = evaluation("once", *(attacked(0.3, cell=cell) for cell in ("ce", "logit")), number(0.8, 0.7, 0.9))
+    assert verdict(table_of(base, twice, once)).startswith("Over plain, once improves")
+    # Of one loss it keeps everything, of the other nothing more than before: that is no gain under attack.
+    masked = evaluation("masked", attacked(0.9, cell="ce"), attacked(0.3, cell="logit"), number())
+    less = evaluation("less", *(attacked(0.42, cell=cell) for cell in ("ce", "logit")), number())
+    assert verdict(table_of(base, masked, less)).startswith("Over plain, less improves")
+
+
+def test_stylised_images_and_their_cue_conflicts_count_once() -> None:
+    def measured(name: str, stylized: float, cues: float, clean: float) -> Evaluation:
+        pairs = (("stylized", "top-1", stylized), ("cue-conflict", "cue accuracy", cues), ("clean", "top-1", clean))
+        return evaluation(name, *(number(v, v - 0.05, v + 0.05, suite=s, metric=m) for s, m, v in pairs))
+
+    base = measured("plain", 0.5, 0.5, 0.5)
+    styled, clean = measured("styled", 0.7, 0.7, 0.5), measured("clean", 0.5, 0.5, 0.8)
+    assert verdict(table_of(base, styled, clean)).startswith("Over plain, clean improves")
+
+
+def test_a_bias_that_moves_does_not_outrank_a_gain() -> None:
+    base = evaluation("plain", number(), bias(0.2, 0.1, 0.3))
+    moved = evaluation("moved", number(), bias(0.9, 0.85, 0.95))
+    better = evaluation("better", number(0.75, 0.65, 0.85), bias(0.2, 0.1, 0.3))
+    assert verdict(table_of(base, moved, better)).startswith("Over plain, better improves")
+    nothing = evaluation("nothing", number(), bias(0.2, 0.1, 0.3))
+    assert verdict(table_of(base, nothing, moved)).startswith("Over plain, moved moves shape bias")
 
 
 # Shapes and textures
