@@ -15,7 +15,7 @@ from ..evaluation.measure import Measure
 from ..evaluation.results import PER_IMAGE, read_results
 from ..wording import counted
 
-__all__ = ["Decision", "Evaluation", "Key", "Number", "Training", "load"]
+__all__ = ["CONFLICTS", "Decision", "Evaluation", "Key", "Number", "Training", "load"]
 
 CONFLICTS = "cue-conflict"  # the suite
 Key = tuple[str, str, str]  # suite, cell, metric

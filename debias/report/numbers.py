@@ -1,11 +1,24 @@
 """Numbers in words: "76.9 (+0.5)", and which numbers may be subtracted at all."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .loading import Number
+from .entries import Row
+from .loading import CONFLICTS, Number
 
-__all__ = ["CHANCE", "Difference", "difference", "interval", "points", "signed", "sort_key", "why_not", "written"]
+__all__ = [
+    "CHANCE",
+    "Difference",
+    "difference",
+    "interval",
+    "points",
+    "shows_published",
+    "signed",
+    "sort_key",
+    "why_not",
+    "written",
+]
 
 CHANCE, STUCK = "cue accuracy is at chance", "had a gradient of exactly zero"  # in a measure's note
 
@@ -58,6 +71,14 @@ def interval(number: Number) -> str:
 def sort_key(value: float) -> str:
     """What a column is sorted by: empty, and so last, where it is not defined."""
     return "" if math.isnan(value) else repr(value)
+
+
+def shows_published(rows: Sequence[Row]) -> bool:
+    """Whether all shape biases are of the published stimuli, which people were shown too."""
+    protocols = [
+        number.measure.protocol for row in rows for number in row.numbers.values() if number.measure.suite == CONFLICTS
+    ]
+    return bool(protocols) and all("published stimuli" in protocol for protocol in protocols)
 
 
 def why_not(number: Number, base: Number) -> str:

@@ -40,7 +40,7 @@ OWN = ("shape bias", "cue accuracy", "mCE", "relative mCE")  # metrics that need
 STAKES = (
     (
         ("cue-conflict",),
-        "A cat in elephant skin is a cat to people; a network with a low shape bias says elephant, and errs wherever "
+        "A cat in elephant skin is a cat to people; a network with a low shape bias says elephant, and may err where "
         "surfaces look different from those of its training.",
     ),
     (

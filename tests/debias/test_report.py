@@ -404,14 +404,62 @@ def test_cues_are_counted_by_shape() -> None:
     assert math.isnan(total(decisions(("cat", "dog", "fish"))).fraction)
 
 
-def test_the_classes_that_lean_most_are_the_surest_not_the_fewest() -> None:
+def test_the_classes_that_lean_on_texture_are_the_sure_ones() -> None:
     surely = [("cat", "dog", "dog")] * 20 + [("cat", "dog", "cat")]
+    clearly = [("cow", "dog", "dog")] * 8
     hardly = [("owl", "dog", "dog")]
+    mostly = [("bat", "dog", "dog")] * 6 + [("bat", "dog", "bat")] * 4
     shaped = [("fox", "dog", "fox")] * 5
-    evenly = [("bat", "dog", "bat"), ("bat", "dog", "dog")]
-    found = leaning(decisions(*hardly, *surely, *shaped, *evenly), 3)
-    assert [shape for shape, _ in found] == ["cat", "owl"]
-    assert [shape for shape, _ in leaning(decisions(*surely, *hardly), 1)] == ["cat"]
+    lost = [("hen", "dog", "fox")] * 2
+    found = leaning(decisions(*hardly, *surely, *mostly, *shaped, *clearly, *lost), 3)
+    assert [shape for shape, _ in found] == ["cat", "cow"]
+    assert [shape for shape, _ in leaning(decisions(*clearly, *surely, *shaped), 1)] == ["cat"]
+    assert leaning((), 3) == []
+
+
+def test_who_names_cues_no_more_often_than_chance_leans_nowhere() -> None:
+    classes = ("cat", "dog", "owl", "fox")
+    same = [(shape, texture, "dog") for shape in classes for texture in classes if shape != texture]
+    assert leaning(decisions(*same * 20), 3) == []  # cat, owl and fox: never the shape, often the texture
+    textures = [(shape, texture, texture) for shape, texture, _ in same]
+    assert len(leaning(decisions(*textures * 20), 4)) == 4
+
+
+def test_a_page_without_a_clear_class_says_so(folder: Path) -> None:
+    answers = made.conflicts(0.0)
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers)
+    assert "no class clearly" not in text_of(make_page([folder / "a"]))
+    answers = made.conflicts(0.9)
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers)
+    assert "no class clearly " in text_of(make_page([folder / "a"]))
+    answers = [{**row, "answer": "bone"} for row in answers]
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers)
+    assert "no class clearly: this network names a cue no more often" in text_of(make_page([folder / "a"]))
+
+
+@pytest.mark.parametrize(
+    ("protocols", "told"),
+    [
+        (["the 1,280 published stimuli, at their own 224 pixels"] * 2, True),
+        (["1,000 of the 1,280 published stimuli, at their own 224 pixels"], True),
+        (["the 1,280 published stimuli, at their own 224 pixels", "12 cue conflicts made of --data"], False),
+        (["12 cue conflicts made of --data"], False),
+    ],
+)
+def test_people_stand_beside_the_published_stimuli_only(folder: Path, protocols: list[str], told: bool) -> None:
+    answers = made.conflicts(0.5)
+    for place, protocol in enumerate(protocols):
+        measure = made.bias_of(answers, protocol)
+        made.write_results(folder / f"r{place}", f"r{place}", [measure], answers, weights=f"{place}a" * 32)
+    text = text_of(make_page([folder / f"r{place}" for place in range(len(protocols))]))
+    assert ("as people do" in text) is told
+    assert ("people are near 96 %" in text) is told
+
+
+def test_no_sentence_claims_more_than_was_measured(example: list[Path]) -> None:
+    text = text_of(make_page(example))
+    assert "may err where surfaces look different" in text
+    assert "first thing to try" not in text
 
 
 def test_pulls_are_ranked_by_what_is_sure_of_them() -> None:
