@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from debias.train.records import Line, read_metrics
 
 from ..evaluation.measure import Measure
 from ..evaluation.results import PER_IMAGE, read_results
-from ..wording import counted
+from ..wording import counted, short_names
 
 __all__ = ["CONFLICTS", "Decision", "Evaluation", "Key", "Number", "Training", "load"]
 
@@ -38,7 +38,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Decision:
-    """A line of per_image.csv about an image whose shape and texture are of different classes."""
+    """A line of per_image.csv about an image whose shape and texture are of different classes, by their short names."""
 
     file: str
     shape: str
@@ -121,7 +121,7 @@ def _evaluation(folder: Path) -> Evaluation:
             dict(subject.get("spec", {})),
             dict(values.get("settings", {})),
             tuple(map(_number, values["measures"])),
-            _decisions(folder / "per_image.csv"),
+            _decisions(folder / "per_image.csv", () if isinstance(classes, str) else classes),
             tuple(map(str, values.get("left_out", ()))),
             _roots(values),
         )
@@ -174,8 +174,10 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _decisions(path: Path) -> dict[str, tuple[Decision, ...]]:
+def _decisions(path: Path, classes: Sequence[str]) -> dict[str, tuple[Decision, ...]]:
     """Of the lines of `path` those of cue conflicts, by branch; none where there is no such file.
+
+    All `classes` of the network are named apart, so that networks of the same classes have the same names.
 
     Line by line: the file has one for every image of every corruption, which together would fill the memory.
     """
@@ -190,4 +192,11 @@ def _decisions(path: Path) -> dict[str, tuple[Decision, ...]]:
             if row["suite"] == CONFLICTS and row["texture"] and row["texture"] != row["label"]:
                 decision = Decision(row["file"], row["label"], row["texture"], row["answer"], float(row["confidence"]))
                 found.setdefault(row["branch"], []).append(decision)
-    return {branch: tuple(decisions) for branch, decisions in found.items()}
+    said = {name for those in found.values() for d in those for name in (d.shape, d.texture, d.answer)}
+    names = short_names({*classes, *said})
+    return {branch: tuple(_renamed(d, names) for d in those) for branch, those in found.items()}
+
+
+def _renamed(decision: Decision, names: Mapping[str, str]) -> Decision:
+    cues = (names[name] for name in (decision.shape, decision.texture, decision.answer))
+    return Decision(decision.file, *cues, decision.confidence)

@@ -425,6 +425,17 @@ def test_who_names_cues_no_more_often_than_chance_leans_nowhere() -> None:
     assert len(leaning(decisions(*textures * 20), 4)) == 4
 
 
+def test_classes_stand_on_the_page_by_their_names(folder: Path) -> None:
+    classes = ("n01496331_electric_ray", "n02012849_crane", "n03126707_crane", "garbage_truck")
+    answers = made.conflicts(0.0, classes)
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers, classes=classes)
+    page = make_page([folder / "a"]).decode()
+    assert "n01496331" not in page
+    assert "garbage_truck" not in page
+    for name in ("electric ray", "garbage truck", "n02012849_<wbr>crane", "n03126707_<wbr>crane"):
+        assert name in page
+
+
 def test_a_page_without_a_clear_class_says_so(folder: Path) -> None:
     answers = made.conflicts(0.0)
     made.write_results(folder / "a", "a", [made.bias_of(answers)], answers)
