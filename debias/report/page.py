@@ -21,6 +21,7 @@ from .entries import Entry, Row, entries, find_baseline, rows
 from .loading import load
 from .notes import notes_section
 from .pictures import name_html
+from .stylizers import own_stylizer
 from .table import table_section
 from .verdict import headline, of_row, speaks, stakes, verdict
 
@@ -39,6 +40,7 @@ def make_page(folders: Sequence[Path], baseline: str | None = None, title: str |
         title=title or _title(those, lines),
         verdict=verdict(lines),
         stakes=stakes(headline(lines)),
+        generator=own_stylizer(those, lines),
         others=_others(lines),
         differing=other_settings(those),
         table=table_section(lines),

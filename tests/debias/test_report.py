@@ -585,6 +585,43 @@ def test_trainings_that_differ_in_more_than_the_objective_are_told(folder: Path)
     assert "from it: alpha (longer: 0.5, full: 1.0)." in text_of(make_page(paths[4:]))
 
 
+@pytest.mark.parametrize(
+    ("stylizer", "made_by", "told"),
+    [
+        ("compact", "compact", True),
+        ("compact", "compact (sha256 0123456789abcdef)", True),
+        ("compact", "compact-two", False),
+        ("compact", "vgg19", False),
+        ("files/own.safetensors", "own", True),
+        (None, "compact", False),
+    ],
+)
+def test_the_generator_that_a_network_was_trained_with_is_told(
+    folder: Path, stylizer: str | None, made_by: str, told: bool
+) -> None:
+    paths = []
+    for name, used in (("plain", None), ("new", stylizer)):
+        measure = made.top1("stylized", 500, protocol=f"a stylised set made of --data: stylizer {made_by}, alpha 1.0")
+        paths.append(made.write_run(folder / name, stylizer=used))
+        paths.append(made.write_results(folder / f"of {name}", name, [measure], weights=name, objective=name))
+    text = text_of(make_page(paths, "plain"))
+    said = "The images of Stylised were made by the stylizer that new was trained with"
+    assert (said in text) is told
+    assert not told or text.index("Over plain, new") < text.index(said) < text.index("Side by side")
+    assert "files/" not in text
+    assert "trained with" not in text_of(make_page(paths, "new"))  # plain gains nothing by it
+
+
+def test_what_only_one_objective_has_stands_in_its_card(folder: Path) -> None:
+    runs = [
+        made.write_run(folder / "vanilla", objective="vanilla", stylized_weight=None, epochs=3),
+        made.write_run(folder / "new", objective="debiased", stylized_weight=0.5, alpha=0.25, attack_eps="4/255"),
+    ]
+    text = text_of(make_page(runs))
+    assert text.count("of its objective") == 1
+    assert "of its objective alpha 0.25, stylized_weight 0.5, attack_eps 4/255 " in text
+
+
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return made.example(tmp_path_factory.mktemp("example"))
