@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..evaluation.measure import Measure
 from ..evaluation.results import PER_IMAGE, read_results
 from ..wording import counted, short_names
 
-__all__ = ["CONFLICTS", "Decision", "Evaluation", "Key", "Number", "Training", "load"]
+__all__ = ["CONFLICTS", "Budget", "Decision", "Evaluation", "Key", "Number", "Training", "load"]
 
 CONFLICTS = "cue-conflict"  # the suite
 Key = tuple[str, str, str]  # suite, cell, metric
@@ -68,12 +68,21 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What a comparison gave a training; 0 is what its record does not know."""
+
+    steps: int
+    seconds: float  # that the training took, unknown of one that was interrupted
+
+
+@dataclass(frozen=True)
 class Training:
     """A folder of `debias train`, finished or not."""
 
     folder: Path
     settings: Mapping[str, Any]
     lines: tuple[Line, ...]
+    budget: Budget | None = None  # where `debias compare` made the folder
 
 
 def load(folder: Path) -> list[Evaluation | Training]:
@@ -83,7 +92,7 @@ def load(folder: Path) -> list[Evaluation | Training]:
         found.append(_evaluation(folder))
     if (folder / "metrics.jsonl").is_file() and (folder / "settings.json").is_file():
         lines = read_metrics(folder / "metrics.jsonl")
-        found.append(Training(folder, _settings(folder / "settings.json"), tuple(lines)))
+        found.append(Training(folder, _settings(folder / "settings.json"), tuple(lines), _budget(folder)))
     if not found:
         raise ValueError(
             f"{folder}: holds neither results.json nor metrics.jsonl; give folders of debias evaluate or debias train"
@@ -98,6 +107,19 @@ def _settings(path: Path) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not the settings of a run, or damaged ({error})") from error
     return dict(settings)
+
+
+def _budget(folder: Path) -> Budget | None:
+    """From OUT/compare.json of the run OUT/runs/OBJECTIVE; None where there is none, or not of this run, or damaged."""
+    run = folder.resolve()
+    try:
+        record = json.loads((run.parent.parent / "compare.json").read_bytes())
+        plan, seconds = record.get("plan", {}).get(run.name, {}), record.get("seconds", {}).get(run.name, 0.0)
+        budget = Budget(int(plan.get("epochs", 0)) * int(plan.get("steps", 0)), float(seconds))
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    known = budget.steps >= 0 and 0 <= budget.seconds < math.inf
+    return budget if known and (budget.steps or budget.seconds) else None
 
 
 def _evaluation(folder: Path) -> Evaluation:
@@ -198,5 +220,5 @@ def _decisions(path: Path, classes: Sequence[str]) -> dict[str, tuple[Decision, 
 
 
 def _renamed(decision: Decision, names: Mapping[str, str]) -> Decision:
-    cues = (names[name] for name in (decision.shape, decision.texture, decision.answer))
-    return Decision(decision.file, *cues, decision.confidence)
+    shape, texture, answer = (names[name] for name in (decision.shape, decision.texture, decision.answer))
+    return replace(decision, shape=shape, texture=texture, answer=answer)

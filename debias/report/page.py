@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from debias import __version__
 
+from .budgets import budgets_section
 from .cue_sections import bias_section, confusion_section, leaning_section, strips_section
 from .curve_sections import corruptions_section, other_settings, training_section
 from .entries import Entry, Row, entries, find_baseline, rows
@@ -47,6 +48,7 @@ def make_page(folders: Sequence[Path], baseline: str | None = None, title: str |
         bias=bias_section(lines),
         corruptions=corruptions_section(lines),
         training=training_section(those, lines),
+        budgets=budgets_section(those, lines),
         confusion=confusion_section(lines),
         strips=strips_section(lines),
         leaning=leaning_section(lines),

@@ -622,6 +622,57 @@ def test_what_only_one_objective_has_stands_in_its_card(folder: Path) -> None:
     assert "of its objective alpha 0.25, stylized_weight 0.5, attack_eps 4/255 " in text
 
 
+def compared(folder: Path, record: object) -> str:
+    """The words of a page on the two runs of a comparison with this record."""
+    runs = [made.write_run(folder / "out" / "runs" / name) for name in ("vanilla", "debiased")]
+    text = record if isinstance(record, str) else json.dumps(record)
+    (folder / "out" / "compare.json").write_text(text)
+    return text_of(make_page(runs))
+
+
+PLAN = {"vanilla": {"epochs": 20, "steps": 112}, "debiased": {"epochs": 1, "steps": 52}}
+
+
+def test_the_page_tells_the_times_of_a_comparison(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = compared(folder, {"plan": PLAN, "seconds": {"vanilla": 300.2, "debiased": 329.8}})
+    assert "Training time" in text
+    assert "vanilla 2,240 300 debiased 52 330" in text
+    assert "different times" not in text
+    assert "interrupted" not in text
+    text = compared(folder, {"plan": PLAN, "seconds": {"vanilla": 300.2, "debiased": 331.0}})
+    assert "by more than 10 % (vanilla 300 seconds, debiased 331 seconds)" in text
+    text = compared(folder, {"plan": PLAN, "seconds": {"vanilla": 300.2}})
+    assert "vanilla 2,240 300 debiased 52 –" in text
+    assert "interrupted are not known" in text
+    monkeypatch.chdir(folder / "out" / "runs" / "debiased")
+    (found,) = load(Path())
+    assert isinstance(found, Training)
+    assert found.budget is not None
+    assert found.budget.steps == 52
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "{",
+        "",
+        "[]",
+        "null",
+        {"plan": [], "seconds": {}},
+        {"plan": {"vanilla": 3}},
+        {"plan": {"vanilla": {"epochs": "x", "steps": 1}}},
+        {"plan": {"vanilla": {"epochs": -1, "steps": 1}}},
+        {"plan": {}, "seconds": {"vanilla": math.nan}},
+        {"plan": {}, "seconds": {"vanilla": math.inf}},
+        {"plan": {}, "seconds": {"vanilla": None}},
+        {"plan": {"another": PLAN["vanilla"]}, "seconds": {"another": 3.0}},
+        {},
+    ],
+)
+def test_a_damaged_or_foreign_record_of_a_comparison_is_passed_over(record: object, folder: Path) -> None:
+    assert "Training time" not in compared(folder, record)
+
+
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return made.example(tmp_path_factory.mktemp("example"))
