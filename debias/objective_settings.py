@@ -1,13 +1,13 @@
 """What is learned, as a person asks for it: the objective and the settings of its parts."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 from debias.train.objectives import OBJECTIVES, Objective, Part, Variant, objective, settings_of
 from debias.train.objectives.debiased import Debiased
 
-__all__ = ["ObjectiveSettings", "flag", "in_use"]
+__all__ = ["OF_OBJECTIVE", "ObjectiveSettings", "flag", "in_use"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,9 @@ class ObjectiveSettings:
         parts = (OBJECTIVES[name] for name in self.objective.split("+"))
         defaults = {part.shape_weight for part in parts if issubclass(part, Debiased)}
         return self.shape_weight is None and defaults == {Debiased.shape_weight}
+
+
+OF_OBJECTIVE = tuple(field.name for field in fields(ObjectiveSettings))
 
 
 def flag(name: str) -> str:

@@ -1,8 +1,24 @@
-"""Words for counts."""
+"""Words for counts and classes."""
 
-__all__ = ["counted"]
+from collections import Counter
+from collections.abc import Iterable
+
+__all__ = ["counted", "short_name", "short_names"]
 
 
 def counted(count: int, noun: str) -> str:
     """`1 image`, `1,280 images`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def short_name(name: str) -> str:
+    """A class folder's name for people: "n01440764_tench" is "tench"."""
+    wnid, mark, words = name.partition("_")
+    return (words if mark and wnid[:1] == "n" and wnid[1:].isdigit() else name).replace("_", " ")
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Each name and its `short_name`, or itself where another has the same: ImageNet has two of "crane"."""
+    every = set(names)
+    shown = Counter(map(short_name, every))
+    return {name: short_name(name) if shown[short_name(name)] == 1 else name for name in every}

@@ -16,6 +16,7 @@ from debias.style_transfer import Stylizer
 
 from ..options import dry_run_option, options, picked, print_settings
 from ..terminal import say_skipped
+from ..wording import short_name
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,3 @@ def describe(target: Targets, classes: tuple[str, ...]) -> str:
     weights, order = target.sort(descending=True, stable=True)
     parts = zip(weights.tolist(), order.tolist(), strict=True)
     return " + ".join(f"{weight:.2g} {short_name(classes[index])}" for weight, index in parts if weight > 0)
-
-
-def short_name(name: str) -> str:
-    """A class folder's name for people: "n01440764_tench" is "tench"."""
-    wnid, mark, words = name.partition("_")
-    return (words if mark and wnid[:1] == "n" and wnid[1:].isdigit() else name).replace("_", " ")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..wording import counted
-from .cues import Cues, Pull, by_shape, leaning, pulls, total, winning
+from .cues import Cues, Pull, above_chance, by_shape, leaning, pulls, total, winning
 from .entries import Row
-from .numbers import sort_key
+from .numbers import shows_published, sort_key
 from .pictures import key, mark, shape_bias_plot
 from .strips import IMAGES, strips
 
@@ -39,6 +39,7 @@ def bias_section(lines: Sequence[Row]) -> dict[str, Any] | None:
         "key": key([(_told(name, every), color) for name, color, _, every in runs]),
         "plot": shape_bias_plot(shown, runs),
         "left_out": left_out,
+        "people": shows_published(able),
         "names": [name for name, _ in whole],
         "lines": [
             ("all classes", [_fraction(every) for _, every in whole]),
@@ -140,9 +141,14 @@ def strips_section(lines: Sequence[Row]) -> dict[str, Any] | None:
 
 
 def leaning_section(lines: Sequence[Row]) -> list[dict[str, Any]]:
-    """The three classes of each network that lean most on texture."""
+    """The three classes of each network that lean most clearly on texture."""
     return [
-        {"name": row.title, "mark": mark(row.color), "classes": leaning(row.decisions, 3)}
+        {
+            "name": row.title,
+            "mark": mark(row.color),
+            "classes": leaning(row.decisions, 3),
+            "chance": not above_chance(row.decisions),
+        }
         for row in lines
         if row.decisions
     ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..evaluation.measure import wilson
 from .loading import Decision
 
-__all__ = ["Cues", "Pull", "by_shape", "leaning", "pulls", "total", "winning"]
+__all__ = ["Cues", "Pull", "above_chance", "by_shape", "leaning", "pulls", "total", "winning"]
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,23 @@ def by_shape(decisions: Iterable[Decision]) -> dict[str, Cues]:
 
 
 def leaning(decisions: Iterable[Decision], count: int) -> list[tuple[str, Cues]]:
-    """The classes whose objects are most surely taken by their texture: more texture than shape, surest first."""
-    counted = [(shape, cues) for shape, cues in by_shape(decisions).items() if cues.texture > cues.shape]
-    return sorted(counted, key=lambda item: (item[1].interval[1], item[0]))[:count]
+    """The classes whose objects are clearly taken by their texture, surest first.
+
+    Clearly: the 95 % interval of the share of shape lies below one half. None where the network names cues no more
+    often than chance would: who always gives the same answer also names the texture of some shapes and never theirs.
+    """
+    every = list(decisions)
+    if not above_chance(every):
+        return []
+    clear = [(shape, cues) for shape, cues in by_shape(every).items() if cues.named and cues.interval[1] < 0.5]
+    return sorted(clear, key=lambda item: (item[1].interval[1], item[0]))[:count]
+
+
+def above_chance(decisions: Sequence[Decision]) -> bool:
+    """Whether the 95 % interval of the cue accuracy lies above 2 / K, K the classes that the decisions know of."""
+    classes = {name for d in decisions for name in (d.shape, d.texture, d.answer)}
+    every = total(decisions)
+    return bool(classes) and wilson(every.named, every.n)[0] > 2 / len(classes)
 
 
 def winning(ranked: Sequence[Pull], count: int) -> list[Pull]:

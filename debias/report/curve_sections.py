@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
-from ..objective_settings import ObjectiveSettings
+from ..objective_settings import OF_OBJECTIVE
 from ..wording import counted
 from .entries import Entry, Row
 from .pictures import Curve, key, line_plot, mark
@@ -25,7 +24,6 @@ EXPECTED = (
     "log_every",
     "val_branches",
 )
-OF_OBJECTIVE = {field.name for field in fields(ObjectiveSettings)}  # None where an objective has it not
 
 
 def corruptions_section(lines: Sequence[Row]) -> dict[str, Any] | None:
@@ -147,7 +145,7 @@ def other_settings(those: Sequence[Entry]) -> str:
     told = []
     for name in dict.fromkeys(name for _, settings in trained for name in settings if name not in EXPECTED):
         used = {label: str(settings.get(name)) for label, settings in trained}
-        if name in OF_OBJECTIVE:
+        if name in OF_OBJECTIVE:  # None where an objective has it not
             used = {label: value for label, value in used.items() if value != "None"}
         if len(set(used.values())) > 1:
             told.append(f"{name} ({', '.join(f'{label}: {value}' for label, value in used.items())})")

@@ -3,8 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from debias.train.records import Line, read_metrics
 
 from ..evaluation.measure import Measure
 from ..evaluation.results import PER_IMAGE, read_results
-from ..wording import counted
+from ..wording import counted, short_names
 
-__all__ = ["Decision", "Evaluation", "Key", "Number", "Training", "load"]
+__all__ = ["CONFLICTS", "Budget", "Decision", "Evaluation", "Key", "Number", "Training", "load"]
 
 CONFLICTS = "cue-conflict"  # the suite
 Key = tuple[str, str, str]  # suite, cell, metric
@@ -38,7 +38,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Decision:
-    """A line of per_image.csv about an image whose shape and texture are of different classes."""
+    """A line of per_image.csv about an image whose shape and texture are of different classes, by their short names."""
 
     file: str
     shape: str
@@ -68,12 +68,21 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What a comparison gave a training; 0 is what its record does not know."""
+
+    steps: int
+    seconds: float  # that the training took, unknown of one that was interrupted
+
+
+@dataclass(frozen=True)
 class Training:
     """A folder of `debias train`, finished or not."""
 
     folder: Path
     settings: Mapping[str, Any]
     lines: tuple[Line, ...]
+    budget: Budget | None = None  # where `debias compare` made the folder
 
 
 def load(folder: Path) -> list[Evaluation | Training]:
@@ -83,7 +92,7 @@ def load(folder: Path) -> list[Evaluation | Training]:
         found.append(_evaluation(folder))
     if (folder / "metrics.jsonl").is_file() and (folder / "settings.json").is_file():
         lines = read_metrics(folder / "metrics.jsonl")
-        found.append(Training(folder, _settings(folder / "settings.json"), tuple(lines)))
+        found.append(Training(folder, _settings(folder / "settings.json"), tuple(lines), _budget(folder)))
     if not found:
         raise ValueError(
             f"{folder}: holds neither results.json nor metrics.jsonl; give folders of debias evaluate or debias train"
@@ -98,6 +107,19 @@ def _settings(path: Path) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not the settings of a run, or damaged ({error})") from error
     return dict(settings)
+
+
+def _budget(folder: Path) -> Budget | None:
+    """From OUT/compare.json of the run OUT/runs/OBJECTIVE; None where there is none, or not of this run, or damaged."""
+    run = folder.resolve()
+    try:
+        record = json.loads((run.parent.parent / "compare.json").read_bytes())
+        plan, seconds = record.get("plan", {}).get(run.name, {}), record.get("seconds", {}).get(run.name, 0.0)
+        budget = Budget(int(plan.get("epochs", 0)) * int(plan.get("steps", 0)), float(seconds))
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    known = budget.steps >= 0 and 0 <= budget.seconds < math.inf
+    return budget if known and (budget.steps or budget.seconds) else None
 
 
 def _evaluation(folder: Path) -> Evaluation:
@@ -121,7 +143,7 @@ def _evaluation(folder: Path) -> Evaluation:
             dict(subject.get("spec", {})),
             dict(values.get("settings", {})),
             tuple(map(_number, values["measures"])),
-            _decisions(folder / "per_image.csv"),
+            _decisions(folder / "per_image.csv", () if isinstance(classes, str) else classes),
             tuple(map(str, values.get("left_out", ()))),
             _roots(values),
         )
@@ -174,8 +196,10 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _decisions(path: Path) -> dict[str, tuple[Decision, ...]]:
+def _decisions(path: Path, classes: Sequence[str]) -> dict[str, tuple[Decision, ...]]:
     """Of the lines of `path` those of cue conflicts, by branch; none where there is no such file.
+
+    All `classes` of the network are named apart, so that networks of the same classes have the same names.
 
     Line by line: the file has one for every image of every corruption, which together would fill the memory.
     """
@@ -190,4 +214,11 @@ def _decisions(path: Path) -> dict[str, tuple[Decision, ...]]:
             if row["suite"] == CONFLICTS and row["texture"] and row["texture"] != row["label"]:
                 decision = Decision(row["file"], row["label"], row["texture"], row["answer"], float(row["confidence"]))
                 found.setdefault(row["branch"], []).append(decision)
-    return {branch: tuple(decisions) for branch, decisions in found.items()}
+    said = {name for those in found.values() for d in those for name in (d.shape, d.texture, d.answer)}
+    names = short_names({*classes, *said})
+    return {branch: tuple(_renamed(d, names) for d in those) for branch, those in found.items()}
+
+
+def _renamed(decision: Decision, names: Mapping[str, str]) -> Decision:
+    shape, texture, answer = (names[name] for name in (decision.shape, decision.texture, decision.answer))
+    return replace(decision, shape=shape, texture=texture, answer=answer)

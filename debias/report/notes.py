@@ -1,8 +1,10 @@
 """How every number was made: networks, protocols, digests, and a table of all that was measured."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from ..objective_settings import OF_OBJECTIVE
 from ..wording import counted
 from .entries import Entry, Row
 from .loading import Key, Number
@@ -71,6 +73,7 @@ def _card(entry: Entry, lines: Sequence[Row]) -> dict[str, Any]:
         last = max((line.step for line in training.lines), default=0)
         epochs = max((line.epoch + 1 for line in training.lines if line.split == "train"), default=0)
         told.append(("training", f"{counted(last, 'step')}, {counted(epochs, 'epoch')}"))
+        told.append(("of its objective", _of_objective(training.settings)))
     color = next((row.color for row in lines if row.label == entry.label), None)
     shown = [(name, text) for name, text in told if text]
     return {"name": entry.label, "mark": mark(color) if color is not None else "", "lines": shown}
@@ -87,6 +90,14 @@ def _settings(settings: Mapping[str, Any]) -> str:
     """What was asked for, without folders: equal pages for equal evaluations, wherever they lie."""
     asked = {name: value for name, value in settings.items() if name not in ("data", "published", "baseline")}
     return ", ".join(f"{name} {_plain(value)}" for name, value in asked.items() if value not in (None, ""))
+
+
+def _of_objective(settings: Mapping[str, Any]) -> str:
+    """The settings that the objective has, as they were used; a file of a stylizer by its name alone."""
+    own = {name: settings[name] for name in OF_OBJECTIVE if name != "objective" and settings.get(name) is not None}
+    if "stylizer" in own:
+        own["stylizer"] = Path(str(own["stylizer"])).name
+    return ", ".join(f"{name} {_plain(value)}" for name, value in own.items())
 
 
 def _input(spec: Any) -> str:

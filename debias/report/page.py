@@ -15,12 +15,14 @@ from markupsafe import Markup
 
 from debias import __version__
 
+from .budgets import budgets_section
 from .cue_sections import bias_section, confusion_section, leaning_section, strips_section
 from .curve_sections import corruptions_section, other_settings, training_section
 from .entries import Entry, Row, entries, find_baseline, rows
 from .loading import load
 from .notes import notes_section
 from .pictures import name_html
+from .stylizers import own_stylizer
 from .table import table_section
 from .verdict import headline, of_row, speaks, stakes, verdict
 
@@ -39,12 +41,14 @@ def make_page(folders: Sequence[Path], baseline: str | None = None, title: str |
         title=title or _title(those, lines),
         verdict=verdict(lines),
         stakes=stakes(headline(lines)),
+        generator=own_stylizer(those, lines),
         others=_others(lines),
         differing=other_settings(those),
         table=table_section(lines),
         bias=bias_section(lines),
         corruptions=corruptions_section(lines),
         training=training_section(those, lines),
+        budgets=budgets_section(those, lines),
         confusion=confusion_section(lines),
         strips=strips_section(lines),
         leaning=leaning_section(lines),

@@ -6,7 +6,7 @@ from typing import Any
 
 from .entries import Row
 from .loading import Key, Number
-from .numbers import difference, interval, points, signed, sort_key, why_not, written
+from .numbers import difference, interval, points, shows_published, signed, sort_key, why_not, written
 from .pictures import mark
 from .verdict import TITLES, headline, name_of
 
@@ -14,13 +14,13 @@ __all__ = ["table_section"]
 
 MEANINGS = {
     "top-1": "share of images whose first answer is right",
-    "shape bias": "of the answers that name the shape or the texture of a cue conflict, the share that names the "
-    "shape; of the published images people are near 96 %, ImageNet networks near 20 % (Geirhos et al., ICLR 2019)",
+    "shape bias": "of the answers that name the shape or the texture of a cue conflict, the share that names the shape",
     "cue accuracy": "share of cue conflicts answered by either cue: what the shape bias was counted on",
     "ECE": "expected calibration error: how far confidence is from accuracy",
     "mCE": "mean corruption error: errors divided by a reference network's, corruption by corruption",
     "relative mCE": "the same of what corruptions add to the clean error",
 }
+PEOPLE = "; of these images people are near 96 %, a ResNet-50 of ImageNet near 20 % (Geirhos et al., ICLR 2019)"
 SUITES = {
     "clean": "the images as they are",
     "corruptions": "15 kinds of noise, blur, weather and digital damage in 5 severities",
@@ -60,7 +60,7 @@ def table_section(lines: Sequence[Row]) -> dict[str, Any] | None:
         "columns": [_column(key, lines) for key in keys],
         "lines": table,
         "refused": list(refused),
-        "glossary": _glossary(keys),
+        "glossary": _glossary(keys, shows_published(lines)),
     }
 
 
@@ -79,7 +79,7 @@ def _column(key: Key, lines: Sequence[Row]) -> dict[str, Any]:
         (title, cell or "top-1") if metric == "top-1" else (f"{metric[0].upper()}{metric[1:]}", f"{title} {cell}")
     )
     unit = "a count" if measures[0].unit == "count" else ""
-    better = "lower is better" if measures[0].better == "lower" else ""
+    better = {"lower": "lower is better", "neither": "neither is better"}.get(measures[0].better, "")
     return {"name": name, "notes": [note for note in (of.strip(), better, unit, n) if note]}
 
 
@@ -97,6 +97,8 @@ def _cell(number: Number, row: Row, base: Row, name: str, refused: dict[str, Non
     if change and other:
         state = {True: "the intervals are apart", False: "the intervals overlap", None: "no interval to judge by"}
         lines.append(f"{signed(change.value, measure.unit)} over {base.title}: {state[change.apart]}")
+        if change.doubt:
+            lines.append(f"no change is counted, since {change.doubt}")
     elif other:
         flag = "≠"
         reason = why_not(number, other)
@@ -133,9 +135,10 @@ def _short(digest: str) -> str:
     return f"{digest[:12]}…" if len(digest) > 13 else digest or "not recorded"
 
 
-def _glossary(keys: Sequence[Key]) -> list[tuple[str, str]]:
+def _glossary(keys: Sequence[Key], published: bool) -> list[tuple[str, str]]:
     suites = [
         (TITLES.get(suite, suite), SUITES[suite]) for suite in dict.fromkeys(key[0] for key in keys) if suite in SUITES
     ]
-    metrics = [(metric, MEANINGS[metric]) for metric in dict.fromkeys(key[2] for key in keys) if metric in MEANINGS]
+    meanings = MEANINGS | {"shape bias": MEANINGS["shape bias"] + (PEOPLE if published else "")}
+    metrics = [(metric, meanings[metric]) for metric in dict.fromkeys(key[2] for key in keys) if metric in meanings]
     return suites + metrics

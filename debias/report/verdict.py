@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ..wording import counted
 from .entries import Row
 from .loading import Key
-from .numbers import Difference, difference, interval, signed, written
+from .numbers import CHANCE, Difference, difference, interval, signed, written
 
 __all__ = ["TITLES", "Change", "changes", "headline", "name_of", "of_row", "speaks", "stakes", "verdict"]
 
@@ -40,7 +40,7 @@ OWN = ("shape bias", "cue accuracy", "mCE", "relative mCE")  # metrics that need
 STAKES = (
     (
         ("cue-conflict",),
-        "A cat in elephant skin is a cat to people; a network with a low shape bias says elephant, and errs wherever "
+        "A cat in elephant skin is a cat to people; a network with a low shape bias says elephant, and may err where "
         "surfaces look different from those of its training.",
     ),
     (
@@ -48,6 +48,8 @@ STAKES = (
         "Accuracy on changed images says what is left of it when they are not as clean as the test set.",
     ),
 )
+ATTACKS = ("fgsm", "pgd")
+ONE_SET = {"cue-conflict": "stylized"}  # suites of the same made images, which count once
 TOLD = 5  # numbers that a sentence names of each kind; of more it gives the count
 
 
@@ -64,8 +66,18 @@ class Change:
     @property
     def told(self) -> str:
         """`shape bias +39.5 (19.5 → 59.0)`."""
-        ends = f"{written(self.before, self.unit)} → {written(self.after, self.unit)}"
-        return f"{name_of(self.key)} {signed(self.difference.value, self.unit)} ({ends})"
+        return f"{name_of(self.key)} {signed(self.difference.value, self.unit)} ({self._ends})"
+
+    @property
+    def bare(self) -> str:
+        """`mCE is lower by 4.0 (80.0 → 76.0)`: which way, and nothing of whether that is any good."""
+        by = signed(self.difference.value, self.unit)
+        way = "as before" if by.startswith("±") else f"{'lower' if by.startswith('−') else 'higher'} by {by[1:]}"
+        return f"{name_of(self.key)} is {way} ({self._ends})"
+
+    @property
+    def _ends(self) -> str:
+        return f"{written(self.before, self.unit)} → {written(self.after, self.unit)}"
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ class Sorted:
     moves: list[Change] = field(default_factory=list)  # apart, and neither direction is better
     unclear: list[Change] = field(default_factory=list)  # intervals overlap
     bare: list[Change] = field(default_factory=list)  # no interval to judge by
+    doubted: list[Change] = field(default_factory=list)  # a note says that it says nothing
 
 
 def headline(rows: Sequence[Row]) -> list[Key]:
@@ -96,7 +109,7 @@ def name_of(key: Key) -> str:
         name = "calibration error" if metric == "ECE" else metric if metric in OWN else f"{title} {metric}"
     if not cell:
         return name
-    return f"{name} on {cell}" if suite in ("fgsm", "pgd") else f"{name} ({cell})"
+    return f"{name} on {cell}" if suite in ATTACKS else f"{name} ({cell})"
 
 
 def stakes(keys: Sequence[Key]) -> str:
@@ -149,10 +162,9 @@ def of_row(row: Row, base: Row, keys: Sequence[Key]) -> str:
     rest = []
     if kinds.unclear:
         rest.append(f"intervals overlap for {_listed(kinds.unclear)}")
-    for better, word in ((True, "improved"), (False, "worsened"), (None, "moved")):
-        bare = [change for change in kinds.bare if change.difference.better is better]
-        if bare:
-            rest.append(f"with no interval to judge by, {word}: {_listed(bare)}")
+    rest += [_doubted(change) for change in kinds.doubted]
+    if kinds.bare:
+        rest.append(f"with no interval to judge by, {_cut([change.bare for change in kinds.bare])}")
     if not clear:
         return f"Over {base.title}, {row.title} shows no clear change: {'; '.join(rest)}."
     return "; ".join([clear, *rest]) + "."
@@ -167,7 +179,9 @@ def _alone(row: Row, keys: Sequence[Key]) -> str:
     told = []
     for key in keys[:4]:
         number = row.numbers.get(key)
-        if number:
+        if number and CHANCE in number.measure.note and "shape bias" in number.measure.metric:
+            told.append(f"{name_of(key)} not told, since {number.measure.note}")
+        elif number:
             measure = number.measure
             ends = f" ({interval(number)})" if interval(number) else ""
             unit = "" if measure.unit == "count" else " %"
@@ -179,7 +193,9 @@ def _alone(row: Row, keys: Sequence[Key]) -> str:
 def _sorted(found: Sequence[Change]) -> Sorted:
     kinds = Sorted()
     for change in found:
-        if change.difference.apart is None:
+        if change.difference.doubt:
+            kinds.doubted.append(change)
+        elif change.difference.apart is None:
             kinds.bare.append(change)
         else:
             places = {"better": kinds.gains, "worse": kinds.losses, "moved": kinds.moves, "unclear": kinds.unclear}
@@ -187,15 +203,42 @@ def _sorted(found: Sequence[Change]) -> Sorted:
     return kinds
 
 
-def _rank(found: Sequence[Change]) -> tuple[int, float]:
-    """More clear gains less clear losses first; then the larger sum of what was gained clearly."""
+def _doubted(change: Change) -> str:
+    """A change that counts for nothing, and why; a bias at chance without its numbers."""
+    reason = change.difference.doubt
+    return (
+        f"{name_of(change.key)} is left out: {reason}"
+        if CHANCE in reason
+        else f"unclear: {change.told}, since {reason}"
+    )
+
+
+def _rank(found: Sequence[Change]) -> tuple[int, float, float]:
+    """More suites with clear gains less those with clear losses first; then the larger sum of gains; then of moves."""
+    suites: dict[str, list[Change]] = {}
+    for change in found:
+        suites.setdefault(ONE_SET.get(change.key[0], change.key[0]), []).append(change)
+    ranks = [_rank_in(suite, those) for suite, those in suites.items()]
+    return sum(rank for rank, _ in ranks), sum(most for _, most in ranks), _most(_sorted(found).moves)
+
+
+def _rank_in(suite: str, found: Sequence[Change]) -> tuple[int, float]:
+    """1, 0 or -1, and the largest clear gain; an attack is what the loss does that leaves the network least."""
+    if suite in ATTACKS:
+        found = [min(found, key=lambda change: change.after)]
     kinds = _sorted(found)
-    gained = sum(abs(change.difference.value) for change in kinds.gains + kinds.moves if change.unit == "share")
-    return len(kinds.gains) - len(kinds.losses), gained
+    return bool(kinds.gains) - bool(kinds.losses), _most(kinds.gains)
+
+
+def _most(those: Sequence[Change]) -> float:
+    return max((abs(change.difference.value) for change in those if change.unit == "share"), default=0.0)
 
 
 def _listed(those: Sequence[Change]) -> str:
-    told = [change.told for change in those]
+    return _cut([change.told for change in those])
+
+
+def _cut(told: Sequence[str]) -> str:
     return _joined([*told[:TOLD], f"{len(told) - TOLD} more"] if len(told) > TOLD + 1 else told)
 
 

@@ -116,14 +116,16 @@ def write_results(
     return folder
 
 
-def write_run(folder: Path, views: Sequence[str] = ("main",), steps: int = 40, objective: str = "vanilla") -> Path:
+def write_run(
+    folder: Path, views: Sequence[str] = ("main",), steps: int = 40, objective: str = "vanilla", **others: Any
+) -> Path:
     """RUN with a log line of each view every second step, and a validation at the end of each quarter."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "made by": "debias train",
         "version": "0.1.0",
         "state": "complete",
-        "settings": {"objective": objective},
+        "settings": {"objective": objective} | others,
     }
     (folder / "settings.json").write_text(json.dumps(settings))
     lines = []

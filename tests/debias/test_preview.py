@@ -6,25 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from debias.commands.preview import describe, short_name
+from debias.commands.preview import describe
 
 from .conftest import Run
-
-
-@pytest.mark.parametrize(
-    ("folder_name", "shown"),
-    [
-        ("n01440764_tench", "tench"),
-        ("n03417042_garbage_truck", "garbage truck"),
-        ("n01440764", "n01440764"),
-        ("garbage_truck", "garbage truck"),
-        ("church", "church"),
-        ("nice_2", "nice 2"),
-        ("n12x_y", "n12x y"),
-    ],
-)
-def test_a_class_folders_name_for_people(folder_name: str, shown: str) -> None:
-    assert short_name(folder_name) == shown
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_the_verdict_says_what_rose_what_fell_and_what_is_unclear() -> None:
     assert verdict(table_of(base, new)) == (
         "Over plain, new improves clean accuracy +30.0 (50.0 → 80.0) and worsens Clean f −30.0 (50.0 → 20.0), "
         "with 95 % intervals apart; intervals overlap for Clean c +5.0 (50.0 → 55.0); "
-        "with no interval to judge by, improved: Clean d +40.0 (50.0 → 90.0)."
+        "with no interval to judge by, Clean d is higher by 40.0 (50.0 → 90.0)."
     )
 
 
@@ -278,6 +278,113 @@ def test_columns_are_those_marked_else_those_of_whole_suites() -> None:
     assert headline(table_of(evaluation("a", cell, plain))) == [("clean", "", "c")]
 
 
+CHANCE = "cue accuracy is at chance (2 of 6), so the bias says nothing"
+STUCK = "40 % of the images had a gradient of exactly zero, so the attack did nothing to them"
+
+
+def bias(value: float, low: float, high: float, **others: object) -> Number:
+    """A shape bias of cue conflicts."""
+    fields = {"metric": "shape bias", "better": "neither", "suite": "cue-conflict"} | others
+    return number(value, low, high, **fields)
+
+
+@pytest.mark.parametrize("better", ["neither", "higher"])  # higher: results made before it was neither
+@pytest.mark.parametrize("value", [0.1, 0.9])
+def test_a_shape_bias_moves_and_never_improves(value: float, better: str) -> None:
+    base = evaluation("plain", bias(0.5, 0.4, 0.6, better=better))
+    new = evaluation("new", bias(value, value - 0.05, value + 0.05, better=better))
+    said = verdict(table_of(base, new))
+    assert said.startswith("Over plain, new moves shape bias ")
+    assert "improve" not in said
+    assert "worse" not in said
+
+
+@pytest.mark.parametrize("whose", ["plain", "new"])
+def test_a_shape_bias_at_chance_is_left_out(whose: str) -> None:
+    notes = {whose: f"1 answer tied; {CHANCE}"}
+    base = evaluation("plain", bias(0.2, 0.1, 0.3, note=notes.get("plain", "")), number())
+    new = evaluation("new", bias(0.8, 0.7, 0.9, note=notes.get("new", "")), number(0.8, 0.7, 0.9))
+    said = verdict(table_of(base, new))
+    assert said == (
+        "Over plain, new improves clean accuracy +30.0 (50.0 → 80.0), with 95 % intervals apart; "
+        f"shape bias is left out: {CHANCE}."
+    )
+    alone = verdict(table_of(evaluation("plain", bias(0.2, 0.1, 0.3, note=CHANCE))))
+    assert "20.0" not in alone
+    assert CHANCE in alone
+
+
+def attacked(value: float, note: str = "", cell: str = "logit", suite: str = "fgsm") -> Number:
+    return number(value, value - 0.05, value + 0.05, cell=cell, note=note, suite=suite)
+
+
+def test_a_gain_by_gradients_of_zero_is_none() -> None:
+    plain, new = evaluation("plain", attacked(0.2)), evaluation("new", attacked(0.8, STUCK))
+    assert verdict(table_of(plain, new)) == (
+        "Over plain, new shows no clear change: unclear: accuracy under FGSM on logit +60.0 (20.0 → 80.0), "
+        f"since {STUCK}."
+    )
+    # Whoever was attacked by no gradient looks better than it is: the other's gain over it is one all the more.
+    assert "Over new, plain shows no clear change" in verdict(table_of(new, plain, baseline="new"))
+    plain, new = evaluation("plain", attacked(0.2, STUCK)), evaluation("new", attacked(0.8))
+    assert verdict(table_of(plain, new)).startswith("Over plain, new improves accuracy under FGSM")
+
+
+def test_a_doubted_change_is_grey_and_its_note_is_in_the_tip(folder: Path) -> None:
+    for name, hits, note in (("a", 200, ""), ("b", 800, STUCK)):
+        measure = made.top1("fgsm", hits, cell="logit", note=note)
+        made.write_results(folder / name, name, [measure], weights=name * 64, objective=name)
+    page = make_page([folder / "a", folder / "b"]).decode()
+    assert '<span class="delta unclear">(+60.0)</span>' in page
+    assert f"<span>no change is counted, since {STUCK}</span><span>{STUCK}</span>" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.3, "mCE is lower by 20.0 (50.0 → 30.0)"),
+        (0.7, "mCE is higher by 20.0 (50.0 → 70.0)"),
+        (0.5, "mCE is as before (50.0 → 50.0)"),
+    ],
+)
+def test_without_an_interval_nothing_is_said_to_be_better(value: float, said: str) -> None:
+    parts = [
+        evaluation(name, number(v, math.nan, math.nan, metric="mCE", better="lower", interval="none"))
+        for name, v in (("plain", 0.5), ("new", value))
+    ]
+    assert verdict(table_of(*parts)) == f"Over plain, new shows no clear change: with no interval to judge by, {said}."
+
+
+def test_two_losses_of_one_attack_count_once_and_by_the_worse() -> None:
+    base = evaluation("plain", *(attacked(0.3, cell=cell) for cell in ("ce", "logit")), number())
+    twice = evaluation("twice", *(attacked(0.5, cell=cell) for cell in ("ce", "logit")), number(0.3, 0.25, 0.35))
+    once = evaluation("once", *(attacked(0.3, cell=cell) for cell in ("ce", "logit")), number(0.8, 0.7, 0.9))
+    assert verdict(table_of(base, twice, once)).startswith("Over plain, once improves")
+    # Of one loss it keeps everything, of the other nothing more than before: that is no gain under attack.
+    masked = evaluation("masked", attacked(0.9, cell="ce"), attacked(0.3, cell="logit"), number())
+    less = evaluation("less", *(attacked(0.42, cell=cell) for cell in ("ce", "logit")), number())
+    assert verdict(table_of(base, masked, less)).startswith("Over plain, less improves")
+
+
+def test_stylised_images_and_their_cue_conflicts_count_once() -> None:
+    def measured(name: str, stylized: float, cues: float, clean: float) -> Evaluation:
+        pairs = (("stylized", "top-1", stylized), ("cue-conflict", "cue accuracy", cues), ("clean", "top-1", clean))
+        return evaluation(name, *(number(v, v - 0.05, v + 0.05, suite=s, metric=m) for s, m, v in pairs))
+
+    base = measured("plain", 0.5, 0.5, 0.5)
+    styled, clean = measured("styled", 0.7, 0.7, 0.5), measured("clean", 0.5, 0.5, 0.8)
+    assert verdict(table_of(base, styled, clean)).startswith("Over plain, clean improves")
+
+
+def test_a_bias_that_moves_does_not_outrank_a_gain() -> None:
+    base = evaluation("plain", number(), bias(0.2, 0.1, 0.3))
+    moved = evaluation("moved", number(), bias(0.9, 0.85, 0.95))
+    better = evaluation("better", number(0.75, 0.65, 0.85), bias(0.2, 0.1, 0.3))
+    assert verdict(table_of(base, moved, better)).startswith("Over plain, better improves")
+    nothing = evaluation("nothing", number(), bias(0.2, 0.1, 0.3))
+    assert verdict(table_of(base, nothing, moved)).startswith("Over plain, moved moves shape bias")
+
+
 # Shapes and textures
 
 
@@ -297,14 +404,73 @@ def test_cues_are_counted_by_shape() -> None:
     assert math.isnan(total(decisions(("cat", "dog", "fish"))).fraction)
 
 
-def test_the_classes_that_lean_most_are_the_surest_not_the_fewest() -> None:
+def test_the_classes_that_lean_on_texture_are_the_sure_ones() -> None:
     surely = [("cat", "dog", "dog")] * 20 + [("cat", "dog", "cat")]
+    clearly = [("cow", "dog", "dog")] * 8
     hardly = [("owl", "dog", "dog")]
+    mostly = [("bat", "dog", "dog")] * 6 + [("bat", "dog", "bat")] * 4
     shaped = [("fox", "dog", "fox")] * 5
-    evenly = [("bat", "dog", "bat"), ("bat", "dog", "dog")]
-    found = leaning(decisions(*hardly, *surely, *shaped, *evenly), 3)
-    assert [shape for shape, _ in found] == ["cat", "owl"]
-    assert [shape for shape, _ in leaning(decisions(*surely, *hardly), 1)] == ["cat"]
+    lost = [("hen", "dog", "fox")] * 2
+    found = leaning(decisions(*hardly, *surely, *mostly, *shaped, *clearly, *lost), 3)
+    assert [shape for shape, _ in found] == ["cat", "cow"]
+    assert [shape for shape, _ in leaning(decisions(*clearly, *surely, *shaped), 1)] == ["cat"]
+    assert leaning((), 3) == []
+
+
+def test_who_names_cues_no_more_often_than_chance_leans_nowhere() -> None:
+    classes = ("cat", "dog", "owl", "fox")
+    same = [(shape, texture, "dog") for shape in classes for texture in classes if shape != texture]
+    assert leaning(decisions(*same * 20), 3) == []  # cat, owl and fox: never the shape, often the texture
+    textures = [(shape, texture, texture) for shape, texture, _ in same]
+    assert len(leaning(decisions(*textures * 20), 4)) == 4
+
+
+def test_classes_stand_on_the_page_by_their_names(folder: Path) -> None:
+    classes = ("n01496331_electric_ray", "n02012849_crane", "n03126707_crane", "garbage_truck")
+    answers = made.conflicts(0.0, classes)
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers, classes=classes)
+    page = make_page([folder / "a"]).decode()
+    assert "n01496331" not in page
+    assert "garbage_truck" not in page
+    for name in ("electric ray", "garbage truck", "n02012849_<wbr>crane", "n03126707_<wbr>crane"):
+        assert name in page
+
+
+def test_a_page_without_a_clear_class_says_so(folder: Path) -> None:
+    answers = made.conflicts(0.0)
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers)
+    assert "no class clearly" not in text_of(make_page([folder / "a"]))
+    answers = made.conflicts(0.9)
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers)
+    assert "no class clearly " in text_of(make_page([folder / "a"]))
+    answers = [{**row, "answer": "bone"} for row in answers]
+    made.write_results(folder / "a", "a", [made.bias_of(answers)], answers)
+    assert "no class clearly: this network names a cue no more often" in text_of(make_page([folder / "a"]))
+
+
+@pytest.mark.parametrize(
+    ("protocols", "told"),
+    [
+        (["the 1,280 published stimuli, at their own 224 pixels"] * 2, True),
+        (["1,000 of the 1,280 published stimuli, at their own 224 pixels"], True),
+        (["the 1,280 published stimuli, at their own 224 pixels", "12 cue conflicts made of --data"], False),
+        (["12 cue conflicts made of --data"], False),
+    ],
+)
+def test_people_stand_beside_the_published_stimuli_only(folder: Path, protocols: list[str], told: bool) -> None:
+    answers = made.conflicts(0.5)
+    for place, protocol in enumerate(protocols):
+        measure = made.bias_of(answers, protocol)
+        made.write_results(folder / f"r{place}", f"r{place}", [measure], answers, weights=f"{place}a" * 32)
+    text = text_of(make_page([folder / f"r{place}" for place in range(len(protocols))]))
+    assert ("as people do" in text) is told
+    assert ("people are near 96 %" in text) is told
+
+
+def test_no_sentence_claims_more_than_was_measured(example: list[Path]) -> None:
+    text = text_of(make_page(example))
+    assert "may err where surfaces look different" in text
+    assert "first thing to try" not in text
 
 
 def test_pulls_are_ranked_by_what_is_sure_of_them() -> None:
@@ -417,6 +583,94 @@ def test_trainings_that_differ_in_more_than_the_objective_are_told(folder: Path)
     assert "from it: epochs (vanilla: 3, debiased: 3, longer: 9)." in text_of(make_page(paths[:6]))
     assert "; alpha (longer: 0.5, full: 1.0)." not in text_of(make_page(paths[:6]))
     assert "from it: alpha (longer: 0.5, full: 1.0)." in text_of(make_page(paths[4:]))
+
+
+@pytest.mark.parametrize(
+    ("stylizer", "made_by", "told"),
+    [
+        ("compact", "compact", True),
+        ("compact", "compact (sha256 0123456789abcdef)", True),
+        ("compact", "compact-two", False),
+        ("compact", "vgg19", False),
+        ("files/own.safetensors", "own", True),
+        (None, "compact", False),
+    ],
+)
+def test_the_generator_that_a_network_was_trained_with_is_told(
+    folder: Path, stylizer: str | None, made_by: str, told: bool
+) -> None:
+    paths = []
+    for name, used in (("plain", None), ("new", stylizer)):
+        measure = made.top1("stylized", 500, protocol=f"a stylised set made of --data: stylizer {made_by}, alpha 1.0")
+        paths.append(made.write_run(folder / name, stylizer=used))
+        paths.append(made.write_results(folder / f"of {name}", name, [measure], weights=name, objective=name))
+    text = text_of(make_page(paths, "plain"))
+    said = "The images of Stylised were made by the stylizer that new was trained with"
+    assert (said in text) is told
+    assert not told or text.index("Over plain, new") < text.index(said) < text.index("Side by side")
+    assert "files/" not in text
+    assert "trained with" not in text_of(make_page(paths, "new"))  # plain gains nothing by it
+
+
+def test_what_only_one_objective_has_stands_in_its_card(folder: Path) -> None:
+    runs = [
+        made.write_run(folder / "vanilla", objective="vanilla", stylized_weight=None, epochs=3),
+        made.write_run(folder / "new", objective="debiased", stylized_weight=0.5, alpha=0.25, attack_eps="4/255"),
+    ]
+    text = text_of(make_page(runs))
+    assert text.count("of its objective") == 1
+    assert "of its objective alpha 0.25, stylized_weight 0.5, attack_eps 4/255 " in text
+
+
+def compared(folder: Path, record: object) -> str:
+    """The words of a page on the two runs of a comparison with this record."""
+    runs = [made.write_run(folder / "out" / "runs" / name) for name in ("vanilla", "debiased")]
+    text = record if isinstance(record, str) else json.dumps(record)
+    (folder / "out" / "compare.json").write_text(text)
+    return text_of(make_page(runs))
+
+
+PLAN = {"vanilla": {"epochs": 20, "steps": 112}, "debiased": {"epochs": 1, "steps": 52}}
+
+
+def test_the_page_tells_the_times_of_a_comparison(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = compared(folder, {"plan": PLAN, "seconds": {"vanilla": 300.2, "debiased": 329.8}})
+    assert "Training time" in text
+    assert "vanilla 2,240 300 debiased 52 330" in text
+    assert "different times" not in text
+    assert "interrupted" not in text
+    text = compared(folder, {"plan": PLAN, "seconds": {"vanilla": 300.2, "debiased": 331.0}})
+    assert "by more than 10 % (vanilla 300 seconds, debiased 331 seconds)" in text
+    text = compared(folder, {"plan": PLAN, "seconds": {"vanilla": 300.2}})
+    assert "vanilla 2,240 300 debiased 52 –" in text
+    assert "interrupted are not known" in text
+    monkeypatch.chdir(folder / "out" / "runs" / "debiased")
+    (found,) = load(Path())
+    assert isinstance(found, Training)
+    assert found.budget is not None
+    assert found.budget.steps == 52
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "{",
+        "",
+        "[]",
+        "null",
+        {"plan": [], "seconds": {}},
+        {"plan": {"vanilla": 3}},
+        {"plan": {"vanilla": {"epochs": "x", "steps": 1}}},
+        {"plan": {"vanilla": {"epochs": -1, "steps": 1}}},
+        {"plan": {}, "seconds": {"vanilla": math.nan}},
+        {"plan": {}, "seconds": {"vanilla": math.inf}},
+        {"plan": {}, "seconds": {"vanilla": None}},
+        {"plan": {"another": PLAN["vanilla"]}, "seconds": {"another": 3.0}},
+        {},
+    ],
+)
+def test_a_damaged_or_foreign_record_of_a_comparison_is_passed_over(record: object, folder: Path) -> None:
+    assert "Training time" not in compared(folder, record)
 
 
 @pytest.fixture(scope="module")

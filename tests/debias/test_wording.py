@@ -1,0 +1,31 @@
+"""Names of classes as people read them."""
+
+import pytest
+
+from debias.wording import short_name, short_names
+
+
+@pytest.mark.parametrize(
+    ("folder_name", "shown"),
+    [
+        ("n01440764_tench", "tench"),
+        ("n03417042_garbage_truck", "garbage truck"),
+        ("n01440764", "n01440764"),
+        ("garbage_truck", "garbage truck"),
+        ("church", "church"),
+        ("nice_2", "nice 2"),
+        ("n12x_y", "n12x y"),
+    ],
+)
+def test_a_class_folders_name_for_people(folder_name: str, shown: str) -> None:
+    assert short_name(folder_name) == shown
+
+
+def test_names_that_would_be_the_same_stay_whole() -> None:
+    names = ["n02012849_crane", "n03126707_crane", "n01496331_electric_ray", "n01496331_electric_ray"]
+    assert short_names(names) == {
+        "n02012849_crane": "n02012849_crane",
+        "n03126707_crane": "n03126707_crane",
+        "n01496331_electric_ray": "electric ray",
+    }
+    assert short_names([]) == {}
