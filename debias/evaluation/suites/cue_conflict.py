@@ -53,10 +53,10 @@ class CueConflicts:
         """The shape bias, what it is worth, and the counts that both come from; reads no image."""
         rows = answers[SUITE, ""]
         cues = sorted({cue for row in rows for cue in (row.label, row.texture)})
-        words = _decision(request.subject, cues)[2]
+        among, _, words = _decision(request.subject, cues)
         result = shape_bias(Trial(row.label, row.texture, row.answer) for row in rows)
         ties = sum("tie" in row.flags.split() for row in rows)
-        return _measures(result, ties, f"{_protocol(rows, cues, request)}; answer: {words}")
+        return _measures(result, ties, len(among), f"{_protocol(rows, cues, request)}; answer: {words}")
 
 
 SUITES = {SUITE: CueConflicts()}
@@ -122,8 +122,13 @@ def _shown(side: int, size: int) -> str:
     return f"{'up' if side < size else 'down'}scaled from {side} to {size} pixels"
 
 
-def _measures(result: ShapeBias, ties: int, protocol: str) -> list[Measure]:
+def _measures(result: ShapeBias, ties: int, answers: int, protocol: str) -> list[Measure]:
+    """All numbers; `answers` is how many there are to choose among."""
+    accuracy = share(SUITE, "cue accuracy", result.named, result.n, protocol, headline=True)
+    # Of two answers each names a cue whatever the network does, so there the bias needs no more than itself.
+    by_chance = bool(result.named) and answers > 2 and accuracy.low <= 2 / answers <= accuracy.high
     said = {
+        f"cue accuracy is at chance (2 of {answers:,}), so the bias says nothing": by_chance,
         f"undefined: none of {counted(result.n, 'answer')} names a cue": not result.named,
         f"{counted(result.dropped, 'image')} with both cues of one class dropped": result.dropped,
         f"{counted(ties, 'answer')} tied": ties,
@@ -137,17 +142,17 @@ def _measures(result: ShapeBias, ties: int, protocol: str) -> list[Measure]:
         "dropped images": result.dropped,
         "tied answers": ties,
     }
-    whole = result.n + result.dropped
+    whole, of_one = result.n + result.dropped, f"{protocol}; shapes of one class"
     return [
-        share(SUITE, "shape bias", result.shape, result.named, protocol, headline=True, note=note),
-        share(SUITE, "cue accuracy", result.named, result.n, protocol),
-        Measure(SUITE, "macro shape bias", result.macro, result.named, protocol, note=without),
+        share(SUITE, "shape bias", result.shape, result.named, protocol, better="neither", headline=True, note=note),
+        accuracy,
+        Measure(SUITE, "macro shape bias", result.macro, result.named, protocol, better="neither", note=without),
         *(
             Measure(SUITE, name, number, whole, protocol, unit="count", better="neither")
             for name, number in numbers.items()
         ),
         *(
-            share(SUITE, f"shape bias of {category}", counts.shape, counts.named, f"{protocol}; shapes of one class")
+            share(SUITE, f"shape bias of {category}", counts.shape, counts.named, of_one, better="neither")
             for category, counts in result.categories.items()
         ),
     ]

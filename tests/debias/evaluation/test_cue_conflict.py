@@ -114,7 +114,9 @@ def test_a_network_of_1000_classes_answers_the_published_stimuli(sample: Path) -
     assert str(sample) not in headline.protocol
     assert measures["dropped images"].value == 48 - len(conflicts) > 0
     assert measures["cue accuracy"].n == len(conflicts)
-    assert [measure.metric for measure in measures.values() if measure.headline] == ["shape bias"]
+    assert [measure.metric for measure in measures.values() if measure.headline] == ["shape bias", "cue accuracy"]
+    assert {measure.better for name, measure in measures.items() if "shape bias" in name} == {"neither"}
+    assert measures["cue accuracy"].better == "higher"
 
 
 def test_the_order_of_the_networks_classes_changes_no_answer(sample: Path) -> None:
@@ -189,6 +191,26 @@ def test_rows_say_how_many_are_tied_or_undefined(sample: Path) -> None:
     assert measures["shape bias"].note == "undefined: none of 3 answers names a cue; 3 answers tied"
     assert measures["tied answers"].value == 3
     assert measures["cue accuracy"].value == 0
+
+
+@pytest.mark.parametrize(("cues", "answers", "noted"), [(13, 100, True), (90, 100, False), (1, 100, False)])
+def test_a_bias_counted_on_cues_named_by_chance_says_so(sample: Path, cues: int, answers: int, noted: bool) -> None:
+    """Of 16 answers two name a cue: an eighth of the images by chance."""
+    request = Request(subject(wnids()), published={"cue-conflict": str(sample)})
+    rows = [
+        Row(f"bear/bear{i % 10 + 1}-cat2.png", "bear", "bear" if i < cues else "dog", 0.5, "cat")
+        for i in range(answers)
+    ]
+    measures = {measure.metric: measure for measure in SUITE.measures({("cue-conflict", ""): rows}, request)}
+    words = "cue accuracy is at chance (2 of 16), so the bias says nothing"
+    assert (words in measures["shape bias"].note) == noted
+    assert list(measures)[:2] == ["shape bias", "cue accuracy"]
+
+
+def test_of_two_answers_each_names_a_cue(tmp_path: Path) -> None:
+    request = Request(subject(("cat", "emu")), published={"cue-conflict": str(tmp_path)})
+    rows = [Row("cat/cat1-emu2.png", "cat", "cat", 0.5, "emu")] * 50
+    assert not SUITE.measures({("cue-conflict", ""): rows}, request)[0].note
 
 
 def test_a_network_of_the_16_categories_chooses_among_its_own(sample: Path) -> None:
