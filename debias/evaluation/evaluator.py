@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol
 from debias.style_transfer.files import folder_lock
 from debias.train.world import World, join
 
+from .baseline import read_baseline
 from .cell import Row
 from .results import Results, found_in
 from .runner import MEAN, Job, Runner, RunnerSettings
@@ -60,7 +61,9 @@ class AttackSettings:
 
     attack_eps: Annotated[str | None, "largest change of a pixel, in pixels of [0, 1]: fgsm 16/255, pgd 4/255"] = None
     attack_steps: Annotated[int | None, "steps of pgd: 10"] = None
-    attack_step_size: Annotated[str | None, "length of one step of pgd: 1/255"] = None
+    attack_step_size: Annotated[
+        str | None, "length of one step of pgd: 1/255; with --attack-eps alone 2.5 eps / steps"
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ class _Run:
 
     def results(self) -> Results | None:
         jobs = self._jobs()
+        self._check_baseline(jobs)
         rows = self._answer(jobs)
         if not self.world.leads:
             return None
@@ -222,6 +226,15 @@ class _Run:
         with self.world.leader_first("cells"):
             cells = [cell for name in self.evaluation.suites for cell in find_suite(name).cells(self.request)]
         return [self.runner.job(cell, branch, self.teller.check) for branch in self.branches for cell in cells]
+
+    def _check_baseline(self, jobs: Sequence[Job]) -> None:
+        """Raise ValueError where errors would be divided by those of other images; before anything is answered."""
+        if self.request.baseline is None or "corruptions" not in self.evaluation.suites:
+            return
+        baseline = read_baseline(self.request.baseline)
+        for job in jobs:
+            if job.cell.suite in ("clean", "corruptions"):
+                baseline.check(job.cell.suite, job.cell.name, job.data, job.preprocessing)
 
     def _answer(self, jobs: Sequence[Job]) -> dict[str, dict[tuple[str, str], tuple[Row, ...]]]:
         kept = [self.runner.stored(job) for job in jobs]
