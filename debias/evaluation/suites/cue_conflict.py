@@ -14,14 +14,14 @@ from debias.pipelines import shapes
 from ...wording import counted
 from ..categories import among_categories
 from ..cell import Answers, Cell, Row
-from ..cue_names import cue_pair
+from ..cue_names import PUBLISHED, cue_pair, may_be_published
 from ..deciding import Decide, among, imagenet_places
 from ..imagenet import categories16
 from ..labels import class_indices
 from ..made_stylized import STYLIZER, build_settings, said_of, settings_of
 from ..measure import Measure, share
 from ..shape_bias import ShapeBias, Trial, shape_bias
-from ..stimuli import PARTNERS, PUBLISHED, SIDE, SUITE, Stimuli, are_categories, find_stimuli
+from ..stimuli import PARTNERS, SIDE, SUITE, Stimuli, are_categories, find_stimuli, square_side
 from ..subject import Subject
 from . import Request
 
@@ -85,16 +85,18 @@ def _decision(subject: Subject, cues: Sequence[str]) -> tuple[tuple[str, ...], D
 
 
 def _protocol(rows: Sequence[Row], cues: Sequence[str], request: Request) -> str:
-    """What the images are and how they are shown; told by the rows, since there may be no images any more."""
+    """What the images are and how they are shown; told by the rows, and of images that are gone with fewer words."""
     count, size = len(rows), request.subject.spec.size
     if not _are_named(rows):
         return _protocol_of_set(count, request)
-    if are_categories(cues):
-        which = f"the {PUBLISHED:,}" if count == PUBLISHED else f"{count:,} of the {PUBLISHED:,}"
-        return f"{which} published stimuli, {_shown(SIDE, size)}"
     if set(cues) <= set(shapes.CLASSES):
         return f"{count:,} cue conflicts drawn for the set shapes, {_shown(shapes.SIZE, size)}"
-    return f"{count:,} cue conflicts in the published naming, whole at {size} pixels"
+    files = [row.file for row in rows]
+    side = square_side(request, files)
+    if side == SIDE and may_be_published(files):
+        which = f"the {PUBLISHED:,}" if count == PUBLISHED else f"{count:,} of the {PUBLISHED:,}"
+        return f"{which} published stimuli, {_shown(SIDE, size)}"
+    return f"{count:,} cue conflicts in the published naming, {_shown(side, size)}"
 
 
 def _protocol_of_set(count: int, request: Request) -> str:
@@ -104,7 +106,7 @@ def _protocol_of_set(count: int, request: Request) -> str:
         return f"{count:,} cue conflicts made of --data ({said_of(settings)}), {_shown(size, size)}"
     built = settings_of(Path(request.published[SUITE]))
     side = built.get("size")
-    shown = _shown(side, size) if isinstance(side, int) else f"whole at {size} pixels"
+    shown = _shown(side if isinstance(side, int) else None, size)
     return f"{count:,} images of a stylised set{f' ({said})' if (said := said_of(built)) else ''}, {shown}"
 
 
@@ -115,8 +117,10 @@ def _are_named(rows: Sequence[Row]) -> bool:
         return False
 
 
-def _shown(side: int, size: int) -> str:
-    """How square images come to the network's size; they are never cut."""
+def _shown(side: int | None, size: int) -> str:
+    """How images come to the network's size: squares of `side` are never cut, of others (None) the centre is."""
+    if side is None:
+        return f"the largest centred square of each image at {size} pixels"
     if side == size:
         return f"at their own {side} pixels"
     return f"{'up' if side < size else 'down'}scaled from {side} to {size} pixels"

@@ -100,5 +100,10 @@ def _protocol(request: Request) -> str:
         return f"{top1} a stylised set made of --data, whole: {said_of(settings)}"
     root = Path(request.published[NAME])
     if not (root / MANIFEST).is_file():
-        return f"{top1} a folder of stylised images without a manifest, whole: how they were made is not known"
-    return f"{top1} a stylised set, whole: {said_of(settings_of(root))}; manifest {sha256_file(root / MANIFEST)[:16]}"
+        return (
+            f"{top1} a folder of stylised images without a manifest, the largest centred square of each: how they were "
+            "made is not known"
+        )
+    built = settings_of(root)
+    part = "whole" if isinstance(built.get("size"), int) else "the largest centred square of each image"
+    return f"{top1} a stylised set, {part}: {said_of(built)}; manifest {sha256_file(root / MANIFEST)[:16]}"

@@ -194,6 +194,7 @@ def test_published_images_are_read_whole(tmp_path: Path) -> None:
     assert results.value("corruptions", "top-1", cell="fog/3") == pytest.approx(
         sum(guess == number for number, guess in enumerate(guesses)) / 3
     )
+    assert all("as stored, the largest centred square of each" in one.protocol for one in results.measures)
     names = {measure.metric for measure in results.measures}
     assert {"mean error, 15 corruptions", "mCE"} == names - {"top-1"}
     assert np.isnan(results.value("corruptions", "mCE"))  # of three classes
