@@ -11,6 +11,7 @@ from debias.train.world import World, join
 
 from .baseline import read_baseline
 from .cell import Row
+from .labels import evaluated_split
 from .results import Results, found_in
 from .runner import MEAN, Job, Runner, RunnerSettings
 from .store import Store
@@ -182,6 +183,7 @@ class _Run:
             baseline=evaluation.baseline,
             seed=evaluation.runner.seed,
             workers=evaluation.runner.workers,
+            splits=_splits(evaluation),
             **asdict(evaluation.attack),
         )
 
@@ -199,7 +201,7 @@ class _Run:
             for one in found_in(find_suite(suite).measures(rows[branch], self.request), branch, cells)
         )
         bad = tuple(dict.fromkeys(file for job in jobs for file in job.loader.bad))
-        settings = {**self.evaluation.flat(), "device": self.world.device.type}
+        settings = {**self.evaluation.flat(), "splits": self.request.splits, "device": self.world.device.type}
         # A report shows the cue conflicts that were answered; other images nobody looks at one by one.
         images = {
             f"{job.cell.suite}/{job.cell.name}": {"root": str(job.cell.images.root)}
@@ -246,6 +248,13 @@ class _Run:
                 rows = self.runner.rows(job, _Counted(self.teller, job, self.world.size))
             answered[job.branch][job.cell.suite, job.cell.name] = rows
         return answered
+
+
+def _splits(evaluation: Evaluation) -> dict[str, str]:
+    """`Request.splits` of the folders as they lie there now."""
+    folders = {**({} if evaluation.data is None else {"": evaluation.data}), **evaluation.published}
+    found = {suite: evaluated_split(folder) for suite, folder in folders.items()}
+    return {suite: split for suite, split in found.items() if split}
 
 
 class _Counted:

@@ -106,6 +106,7 @@ class Attacked:
     def _words(self, request: Request, loss: str) -> str:
         attack = self.attack(request, loss)
         kind = f"untargeted, white-box, L-inf, on {LOSSES[loss]}, against the branch that answers"
+        kind += request.said_split(self.name)
         if self.steps == 1:
             return (
                 f"FGSM, one signed-gradient step of eps {attack.eps} in pixels of [0, 1] from the image itself, {kind}"

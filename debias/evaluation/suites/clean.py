@@ -42,11 +42,12 @@ class Clean:
         """Top-1 with its interval, the calibration error, and top-1 of each class."""
         rows = answers[self.name, ""]
         count = len(request.subject.classes)
-        protocol = f"top-1 of {count} classes on the images as they are"
+        split = request.said_split(self.name)
+        protocol = f"top-1 of {count} classes on the images as they are{split}"
         hits = sum(row.answer == row.label for row in rows)
         return [
             share(self.name, "top-1", hits, len(rows), protocol, headline=True),
-            *_calibration(rows, count),
+            *_calibration(rows, count, split),
             *_by_class(rows, protocol),
         ]
 
@@ -82,10 +83,10 @@ def _interval(rows: Sequence[Row]) -> tuple[float, float]:
     return max(0.0, low), high
 
 
-def _calibration(rows: Sequence[Row], count: int) -> list[Measure]:
+def _calibration(rows: Sequence[Row], count: int, split: str) -> list[Measure]:
     protocol = (
         f"expected calibration error (Guo et al., ICML 2017), {BINS} bins of equal width over the confidence of the "
-        f"answer among {count} classes"
+        f"answer among {count} classes{split}"
     )
     confidence = math.fsum(row.confidence for row in rows) / len(rows) if rows else math.nan
     low, high = _interval(rows)
@@ -101,7 +102,7 @@ def _calibration(rows: Sequence[Row], count: int) -> list[Measure]:
         better="lower",
         headline=True,
     )
-    mean = f"mean probability of the answer among {count} classes"
+    mean = f"mean probability of the answer among {count} classes{split}"
     return [
         error,
         Measure("clean", "mean confidence", confidence, len(rows), mean, better="neither"),

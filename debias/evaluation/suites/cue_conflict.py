@@ -100,14 +100,14 @@ def _protocol(rows: Sequence[Row], cues: Sequence[str], request: Request) -> str
 
 
 def _protocol_of_set(count: int, request: Request) -> str:
-    size = request.subject.spec.size
+    size, split = request.subject.spec.size, request.said_split(SUITE)
     if SUITE not in request.published:
         settings = asdict(build_settings(request, PARTNERS)) | {"stylizer": STYLIZER}
-        return f"{count:,} cue conflicts made of --data ({said_of(settings)}), {_shown(size, size)}"
+        return f"{count:,} cue conflicts made of --data{split} ({said_of(settings)}), {_shown(size, size)}"
     built = settings_of(Path(request.published[SUITE]))
     side = built.get("size")
     shown = _shown(side if isinstance(side, int) else None, size)
-    return f"{count:,} images of a stylised set{f' ({said})' if (said := said_of(built)) else ''}, {shown}"
+    return f"{count:,} images of a stylised set{split}{f' ({said})' if (said := said_of(built)) else ''}, {shown}"
 
 
 def _are_named(rows: Sequence[Row]) -> bool:
