@@ -1,14 +1,20 @@
 """The run that others are measured against: `--baseline RESULTS`, a folder that `debias evaluate` wrote."""
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .results import read_results
+from .cell import Row
+from .results import read_results, read_rows
 
-__all__ = ["Baseline", "read_baseline"]
+__all__ = ["Baseline", "read_baseline", "stems"]
+
+# How a network takes in the pixels that it is given; those of two networks may differ on the same images.
+OF_THE_NETWORK = ("mean", "std")
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,45 @@ class Baseline:
     top1: Mapping[tuple[str, str], float]  # by suite and cell
     images: Mapping[tuple[str, str], int]
     protocols: Mapping[tuple[str, str], str]
+    data: Mapping[tuple[str, str], str]  # sha256 over names, classes and bytes of the images
+    preprocessing: Mapping[tuple[str, str], Mapping[str, Any]]
+
+    @cached_property
+    def rows(self) -> Mapping[tuple[str, str], Sequence[Row]] | None:
+        """Its main branch's answers, by suite and cell; None where its per_image.csv is gone."""
+        path = self.folder / "per_image.csv"
+        try:
+            return read_rows(path)["main"] if path.is_file() else None
+        except (ValueError, KeyError, OSError) as error:
+            raise ValueError(f"--baseline {path} is damaged ({error!r}); evaluate it again") from None
+
+    def check(self, suite: str, cell: str, data: str, preprocessing: Mapping[str, Any]) -> None:
+        """Raise ValueError where it measured a cell on other images than those of `data`, or prepared otherwise."""
+        key, differ = (suite, cell), []
+        if key not in self.data:
+            return
+        if self.data[key] != data:
+            differ.append(f"images (sha256 {self.data[key][:12]}, here {data[:12]})")
+        for name, here in preprocessing.items():
+            was = self.preprocessing[key].get(name)
+            if was != here and name not in OF_THE_NETWORK:
+                differ.append(f"{name} ({was}, here {here})")
+        if differ:
+            raise ValueError(
+                f"--baseline {self.folder}: "
+                + f"{suite} {cell}".strip()
+                + f" was measured on other {', '.join(differ)}; "
+                "evaluate the baseline again"
+            )
+
+    def answers(self, suite: str, cell: str, like: Sequence[Row]) -> Sequence[Row]:
+        """Its rows of one cell, of the images of `like` in their order; ValueError where they are of others."""
+        rows = (self.rows or {}).get((suite, cell), ())
+        if stems(rows) != stems(like):
+            raise ValueError(
+                f"--baseline {self.folder}: its per_image.csv has other images of {suite} {cell}; evaluate it again"
+            )
+        return rows
 
     def error(self, suite: str, cell: str, n: int, protocol: str | None = None) -> float:
         """Its top-1 error of one cell, which has to be of `n` images, by `protocol` where that is given.
@@ -46,22 +91,24 @@ def read_baseline(folder: Path) -> Baseline:
     except ValueError as error:
         raise ValueError(f"--baseline {error}") from None
     try:
-        measures = [measure for entry in said["measures"] if (measure := _top1(entry)) is not None]
-        name = f"{said['subject']['model']} (weights {said['subject']['weights'][:12]})"
+        found = {(str(one["suite"]), str(one.get("cell", ""))): one for one in said["measures"] if _is_top1(one)}
+        return Baseline(
+            folder,
+            name=f"{said['subject']['model']} (weights {said['subject']['weights'][:12]})",
+            top1={key: math.nan if one["value"] is None else float(one["value"]) for key, one in found.items()},
+            images={key: int(one["n"]) for key, one in found.items()},
+            protocols={key: str(one["protocol"]) for key, one in found.items()},
+            data={key: str(one["data"]) for key, one in found.items()},
+            preprocessing={key: dict(one["preprocessing"]) for key, one in found.items()},
+        )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"--baseline {folder}: results.json is damaged ({error!r}); evaluate it again") from None
-    return Baseline(
-        folder,
-        name,
-        top1={key: value for key, value, _, _ in measures},
-        images={key: n for key, _, n, _ in measures},
-        protocols={key: protocol for key, _, _, protocol in measures},
-    )
 
 
-def _top1(entry: Mapping[str, Any]) -> tuple[tuple[str, str], float, int, str] | None:
-    """Suite and cell, value, n and protocol of a measure; None for other measures and other branches."""
-    if entry["metric"] != "top-1" or entry.get("branch", "main") != "main":
-        return None
-    value = math.nan if entry["value"] is None else float(entry["value"])
-    return (str(entry["suite"]), str(entry.get("cell", ""))), value, int(entry["n"]), str(entry["protocol"])
+def stems(rows: Sequence[Row]) -> list[str]:
+    """The files' names without their endings: a JPEG here may be a PNG there."""
+    return [os.path.splitext(row.file)[0] for row in rows]
+
+
+def _is_top1(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["metric"] == "top-1" and entry.get("branch", "main") == "main")

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .baseline import Baseline
+from .array_listing import is_row
+from .baseline import Baseline, stems
+from .bootstrap import interval_of_mean, percentiles, resamples
 from .cell import Row
 from .corruption_error import (
     CORRUPTIONS,
@@ -35,9 +37,9 @@ __all__ = ["SUITE", "CorruptionRows"]
 
 SUITE = "corruptions"
 WHOLE_SET = 50_000  # images of a cell of ImageNet-C, over which AlexNet's errors are
-DRAWS = 1000  # of the bootstrap
 
 Shares = NDArray[np.float64]  # (N,), one for each image
+Interval = tuple[float, float]  # of NaN where there is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,16 @@ class CorruptionRows:
                 f"--suite {SUITE}: {counts[least]:,} images of {least} could be read and {counts[most]:,} of {most}; "
                 "errors are of the same images everywhere, so replace the bad files"
             )
+        first, whole = next(iter(self.rows.items()))
+        for cell, rows in self.rows.items():
+            if is_row(rows[0].file):
+                continue  # numbered through all severities, and none can be bad
+            for one, other in zip(stems(rows), stems(whole), strict=True):
+                if one != other:
+                    raise ValueError(
+                        f"--suite {SUITE}: {cell[0]}/{cell[1]} has {one} where {first[0]}/{first[1]} has {other}; "
+                        "errors are of the same images everywhere, so replace the bad files"
+                    )
 
     @property
     def _n(self) -> int:
@@ -87,7 +99,7 @@ class CorruptionRows:
     def _mean_error(self, corruptions: Sequence[str]) -> Measure:
         means = mean_errors(self._errors(), corruptions)
         made = ", generated" if self.generated else ""
-        low, high = _interval(self._by_image(dict.fromkeys(corruptions, 1 / len(corruptions))))
+        low, high = interval_of_mean(self._by_image(dict.fromkeys(corruptions, 1 / len(corruptions))))
         return Measure(
             SUITE,
             f"mean error, {len(corruptions)} corruptions{made}",
@@ -103,11 +115,7 @@ class CorruptionRows:
 
     def _by_image(self, weights: Mapping[str, float]) -> Shares:
         """For each image the sum over corruptions of weight times its mean error over the severities."""
-        total = np.zeros(self._n)
-        for corruption, weight in weights.items():
-            for severity in SEVERITIES:
-                wrong = np.array([row.answer != row.label for row in self.rows[corruption, severity]])
-                total += wrong * (weight / len(SEVERITIES))
+        total: Shares = _wrong(self.rows, tuple(weights)) @ np.array(tuple(weights.values()))
         return total
 
     # Beside AlexNet
@@ -124,7 +132,10 @@ class CorruptionRows:
         clean, why = self._clean_error()
         if self.clean is not None and {row.label for row in self.clean} != labels:
             clean, why = math.nan, "undefined: the clean images are not of the same 1000 classes"
-        return self._normalised(alexnet(), CORRUPTIONS, clean, note, why, "")
+        # Nobody has AlexNet's answers to single images, so its errors are taken as they are printed.
+        weights = {name: 100 / (len(CORRUPTIONS) * alexnet().errors[name]) for name in CORRUPTIONS}
+        interval = interval_of_mean(self._by_image(weights))
+        return self._normalised(alexnet(), CORRUPTIONS, clean, note, why, "", interval)
 
     # Beside the baseline
 
@@ -148,7 +159,26 @@ class CorruptionRows:
             + made
             + ("" if len(corruptions) == len(CORRUPTIONS) else f", {len(corruptions)} corruptions")
         )
-        return self._normalised(Reference(baseline.name, means, reference), corruptions, clean, "", why, which)
+        found, interval = Reference(baseline.name, means, reference), self._paired(baseline, corruptions)
+        return self._normalised(found, corruptions, clean, "", why, which, interval)
+
+    def _paired(self, baseline: Baseline, corruptions: Sequence[str]) -> Interval:
+        """The interval of the mCE where both networks are of the same resampled images; none without their answers."""
+        if baseline.rows is None:
+            return math.nan, math.nan
+        others = {
+            (name, severity): baseline.answers(SUITE, f"{name}/{severity}", rows)
+            for (name, severity), rows in self.rows.items()
+            if name in corruptions
+        }
+        own, theirs = _wrong(self.rows, corruptions), _wrong(others, corruptions)
+
+        def ratio(drawn: NDArray[np.int64]) -> float:
+            times = np.bincount(drawn, minlength=self._n).astype(np.float64)
+            with np.errstate(divide="ignore", invalid="ignore"):  # a draw without an error of the baseline
+                return float(100 * ((times @ own) / (times @ theirs)).mean())
+
+        return percentiles(map(ratio, resamples(self._n)))
 
     # Both
 
@@ -159,9 +189,19 @@ class CorruptionRows:
         return 1 - _hits(self.clean) / len(self.clean), ""
 
     def _normalised(
-        self, reference: Reference, corruptions: Sequence[str], clean: float, note: str, why: str, which: str
+        self,
+        reference: Reference,
+        corruptions: Sequence[str],
+        clean: float,
+        note: str,
+        why: str,
+        which: str,
+        interval: Interval,
     ) -> list[Measure]:
-        """CE of each corruption, mCE and relative mCE; `which` ends their names, `why` is why the last is undefined."""
+        """CE of each corruption, mCE and relative mCE.
+
+        `which` ends their names, `why` is why the last is undefined, `interval` is the mCE's.
+        """
         means = mean_errors(self._errors(), corruptions)
         ratios = corruption_errors(means, reference)
         relative = relative_corruption_errors(means, clean, reference)
@@ -169,8 +209,7 @@ class CorruptionRows:
             f"{self.protocol}; mean over {len(corruptions)} corruptions of the ratio to the errors of {reference.name}"
         )
         of_clean = f"{protocol}, each less its clean error"
-        weights = {name: 100 / (len(ratios) * reference.errors[name]) for name in ratios if reference.errors[name] > 0}
-        low, high = _interval(self._by_image(weights)) if len(weights) == len(ratios) else (math.nan, math.nan)
+        low, high = interval
         main = len(corruptions) == len(CORRUPTIONS)
         each = f"{self.protocol}; ratio to the error of {reference.name}"
         return [
@@ -213,14 +252,14 @@ def _of_ratios(
     )
 
 
+def _wrong(rows: Mapping[tuple[str, int], Sequence[Row]], corruptions: Sequence[str]) -> NDArray[np.float64]:
+    """(N, C): for each image and corruption the mean error over the severities."""
+    made = np.zeros((len(rows[corruptions[0], SEVERITIES[0]]), len(corruptions)))
+    for column, corruption in enumerate(corruptions):
+        for severity in SEVERITIES:
+            made[:, column] += [row.answer != row.label for row in rows[corruption, severity]]
+    return made / len(SEVERITIES)
+
+
 def _hits(rows: Sequence[Row]) -> int:
     return sum(row.answer == row.label for row in rows)
-
-
-def _interval(values: Shares) -> tuple[float, float]:
-    """The 95 % interval of the mean of `values`, one for each image: bootstrap over images, which cells share."""
-    generator = np.random.Generator(np.random.Philox(key=0))
-    count = len(values)
-    means = [values[(generator.random(count) * count).astype(np.int64)].mean() for _ in range(DRAWS)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)

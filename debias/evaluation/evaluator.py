@@ -9,7 +9,9 @@ from typing import Annotated, Any, Protocol
 from debias.style_transfer.files import folder_lock
 from debias.train.world import World, join
 
+from .baseline import read_baseline
 from .cell import Row
+from .labels import evaluated_split
 from .results import Results, found_in
 from .runner import MEAN, Job, Runner, RunnerSettings
 from .store import Store
@@ -61,7 +63,9 @@ class AttackSettings:
 
     attack_eps: Annotated[str | None, "largest change of a pixel, in pixels of [0, 1]: fgsm 16/255, pgd 4/255"] = None
     attack_steps: Annotated[int | None, "steps of pgd: 10"] = None
-    attack_step_size: Annotated[str | None, "length of one step of pgd: 1/255"] = None
+    attack_step_size: Annotated[
+        str | None, "length of one step of pgd: 1/255; with --attack-eps alone 2.5 eps / steps"
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -183,11 +187,13 @@ class _Run:
             baseline=evaluation.baseline,
             seed=evaluation.runner.seed,
             workers=evaluation.runner.workers,
+            splits=_splits(evaluation),
             **asdict(evaluation.attack),
         )
 
     def results(self) -> Results | None:
         jobs = self._jobs()
+        self._check_baseline(jobs)
         rows = self._answer(jobs)
         if not self.world.leads:
             return None
@@ -199,7 +205,7 @@ class _Run:
             for one in found_in(find_suite(suite).measures(rows[branch], self.request), branch, cells)
         )
         bad = tuple(dict.fromkeys(file for job in jobs for file in job.loader.bad))
-        settings = {**self.evaluation.flat(), "device": self.world.device.type}
+        settings = {**self.evaluation.flat(), "splits": self.request.splits, "device": self.world.device.type}
         # A report shows the cue conflicts that were answered; other images nobody looks at one by one.
         images = {
             f"{job.cell.suite}/{job.cell.name}": {"root": str(job.cell.images.root)}
@@ -227,6 +233,15 @@ class _Run:
             cells = [cell for name in self.evaluation.suites for cell in find_suite(name).cells(self.request)]
         return [self.runner.job(cell, branch, self.teller.check) for branch in self.branches for cell in cells]
 
+    def _check_baseline(self, jobs: Sequence[Job]) -> None:
+        """Raise ValueError where errors would be divided by those of other images; before anything is answered."""
+        if self.request.baseline is None or "corruptions" not in self.evaluation.suites:
+            return
+        baseline = read_baseline(self.request.baseline)
+        for job in jobs:
+            if job.cell.suite in ("clean", "corruptions"):
+                baseline.check(job.cell.suite, job.cell.name, job.data, job.preprocessing)
+
     def _answer(self, jobs: Sequence[Job]) -> dict[str, dict[tuple[str, str], tuple[Row, ...]]]:
         kept = [self.runner.stored(job) for job in jobs]
         done = sum(len(job) for job, rows in zip(jobs, kept, strict=True) if rows is not None)
@@ -237,6 +252,13 @@ class _Run:
                 rows = self.runner.rows(job, _Counted(self.teller, job, self.world.size))
             answered[job.branch][job.cell.suite, job.cell.name] = rows
         return answered
+
+
+def _splits(evaluation: Evaluation) -> dict[str, str]:
+    """`Request.splits` of the folders as they lie there now."""
+    folders = {**({} if evaluation.data is None else {"": evaluation.data}), **evaluation.published}
+    found = {suite: evaluated_split(folder) for suite, folder in folders.items()}
+    return {suite: split for suite, split in found.items() if split}
 
 
 class _Counted:

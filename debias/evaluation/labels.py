@@ -7,6 +7,7 @@ chooses among 1000.
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from debias.pipelines.loading.listing import Listing, list_images, split_names
 
 from .subject import Subject
 
-__all__ = ["all_classes", "class_indices", "clean_images", "image_classes"]
+__all__ = ["all_classes", "class_indices", "clean_images", "evaluated_split", "image_classes"]
 
 SHOWN = 5
 WNID = re.compile(r"(n\d{8})(?:[_ -].*)?")
@@ -30,13 +31,17 @@ def clean_images(data: str | None, suite: str) -> Listing:
         raise ValueError(
             f"--suite {suite} needs clean images: give --data, an image folder with a folder for each class"
         )
-    splits = split_names(data)
-    if not splits:
+    if not split_names(data):
         return list_images(data)
-    split = next((name for name in ("test", "val") if name in splits), None)
-    if split is None:
+    split = evaluated_split(data)
+    if not split:
         raise ValueError(f"--data {data} has the split train alone, which is trained on; give {data}/train to use it")
     return list_images(data, split)
+
+
+def evaluated_split(data: str | Path) -> str:
+    """Which split of `data` is evaluated: test, else val; empty where it has neither."""
+    return next((name for name in ("test", "val") if name in split_names(data)), "")
 
 
 def class_indices(names: Sequence[str], subject: Subject, where: str = "--data") -> tuple[int, ...]:

@@ -6,13 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from debias.pipelines.loading.listing import split_names
 from debias.pipelines.stylized_set.builder import DESCRIPTION, Builder
 from debias.pipelines.stylized_set.plan import BuildSettings
 from debias.style_transfer import Stylizer
 
 from ..terminal import Reporter, say_skipped
-from .labels import image_classes
+from .labels import evaluated_split, image_classes
 from .made import Recipe, made_folder, once, source_digest, source_images
 from .subject import Subject
 from .suites import Request
@@ -40,7 +39,7 @@ def made_set(request: Request, suite: str, partners: Partners) -> Path:
     image_classes(source.listing, request.subject, f"--data {data}")  # before the work
     stylizer = Stylizer.load(STYLIZER, device=device)
     recipe = Recipe(suite, source_digest(source), {**asdict(settings), "stylizer": stylizer.digest})
-    split = next((name for name in ("test", "val") if name in split_names(data)), None)  # as `clean_images` takes it
+    split = evaluated_split(data)
 
     def make(folder: Path) -> None:
         with Reporter() as reporter:

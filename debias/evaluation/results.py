@@ -196,6 +196,7 @@ def recompute(per_image: str | Path) -> list[tuple[str, Measure]]:
     request = Request(
         subject=_subject_of(said["subject"]),
         baseline=None if baseline is None else Path(baseline),
+        splits=settings.get("splits", {}),
         **{name: settings[name] for name in REQUESTED},
     )
     return [

@@ -25,12 +25,11 @@ from .made import source_images
 from .made_stylized import made_set
 from .suites import Request
 
-__all__ = ["PARTNERS", "PUBLISHED", "SIDE", "SUITE", "Stimuli", "are_categories", "find_stimuli"]
+__all__ = ["PARTNERS", "SIDE", "SUITE", "Stimuli", "are_categories", "find_stimuli", "square_side"]
 
 SUITE = "cue-conflict"
 PARTNERS: Literal["other-class"] = "other-class"
-PUBLISHED, SIDE = 1280, 224  # the published stimuli, and their pixels a side
-PER_CATEGORY, SAME_PER_CATEGORY = 80, 5
+SIDE = 224  # pixels of the published stimuli
 NEEDS = (
     f"give --data {SUITE}=DIR, the published stimuli or a set of debias build-stylized --partners other-class, "
     "or --data PHOTOS to make cue conflicts of"
@@ -65,8 +64,6 @@ def find_stimuli(request: Request) -> Stimuli:
         found = _of_set(root) if (root / MANIFEST).is_file() else _of_names(root)
     if found.shapes == found.textures:
         raise ValueError(f"{found.where}: shape and texture of every image are of one class; {NEEDS}")
-    if found.named and are_categories(found.cues):
-        _check_published(found)
     return found
 
 
@@ -133,27 +130,20 @@ def are_categories(cues: Sequence[str]) -> bool:
     return set(cues) <= set(categories16())
 
 
-def _check_published(stimuli: Stimuli) -> None:
-    """Raise ValueError where a category has more images than the published set, or the whole set is another."""
-    whole = len(stimuli.images) == PUBLISHED
-    for category in categories16():
-        textures = [t for s, t in zip(stimuli.shapes, stimuli.textures, strict=True) if s == category]
-        count, same = len(textures), textures.count(category)
-        if count > PER_CATEGORY or same > SAME_PER_CATEGORY or (whole and same != SAME_PER_CATEGORY):
-            raise ValueError(
-                f"{stimuli.where}: {count} images have the shape of '{category}', {same} of them its texture too; the "
-                f"published set has {PER_CATEGORY} and {SAME_PER_CATEGORY}; get the set anew"
-            )
-    for index, name in enumerate(stimuli.images.names):
-        size = _size(stimuli.images.path(index))
-        if size not in (None, (SIDE, SIDE)):
-            raise ValueError(
-                f"{stimuli.where}: {name} has {size} pixels, the published stimuli {SIDE} a side; get it anew"
-            )
+def square_side(request: Request, files: Sequence[str]) -> int | None:
+    """Pixels a side where `files` of the folder that `request` names are squares of one size; None else, or if gone."""
+    root = _folder(request)
+    sizes: set[tuple[int, int] | None] = set()
+    for file in files:
+        sizes.add(None if root is None else _size(root / file))
+        if len(sizes) > 1:
+            return None
+    size = next(iter(sizes), None)
+    return size[0] if size is not None and size[0] == size[1] else None
 
 
-def _size(path: str) -> tuple[int, int] | None:
-    """The size of an image by its header; None for a bad file, which is named when its pixels are read."""
+def _size(path: Path) -> tuple[int, int] | None:
+    """The size of an image by its header; None where it cannot be read."""
     try:
         with Image.open(path) as image:
             return image.size

@@ -46,6 +46,14 @@ class Request:
     attack_eps: str | None = None  # --attack-eps and so on; None: the suite's own
     attack_steps: int | None = None
     attack_step_size: str | None = None
+    splits: Mapping[str, str] = field(
+        default_factory=dict
+    )  # that are evaluated: by suite as `published`; "": of `data`
+
+    def said_split(self, suite: str) -> str:
+        """The split that the images of `suite` come from, as the end of a protocol; empty for a folder without."""
+        split = self.splits.get(suite if suite in self.published else "")
+        return f", split {split}" if split else ""
 
 
 class Suite(Protocol):

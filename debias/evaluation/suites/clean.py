@@ -4,11 +4,17 @@ Calibration is the expected calibration error of Guo et al., On Calibration of M
 section 2: the confidences in [0, 1] fall into 15 bins of equal width, (m/15, (m+1)/15], and
 
     ECE = sum_m |B_m| / n * |accuracy(B_m) - confidence(B_m)|.
+
+With the sign of each bin's gap that is a mean over images, of sign times (right - confidence); the interval is the
+bootstrap's of that mean, the signs as they were measured.
 """
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
+from ..bootstrap import interval_of_mean
 from ..cell import Answers, Cell, Row
 from ..labels import all_classes, clean_images, image_classes
 from ..measure import Measure, share
@@ -36,36 +42,69 @@ class Clean:
         """Top-1 with its interval, the calibration error, and top-1 of each class."""
         rows = answers[self.name, ""]
         count = len(request.subject.classes)
-        protocol = f"top-1 of {count} classes on the images as they are"
+        split = request.said_split(self.name)
+        protocol = f"top-1 of {count} classes on the images as they are{split}"
         hits = sum(row.answer == row.label for row in rows)
         return [
             share(self.name, "top-1", hits, len(rows), protocol, headline=True),
-            *_calibration(rows, count),
+            *_calibration(rows, count, split),
             *_by_class(rows, protocol),
         ]
 
 
 def calibration_error(rows: Sequence[Row]) -> float:
     """The expected calibration error of `rows`, in [0, 1]; NaN without rows. A confidence of 0 is in the first bin."""
+    return math.fsum(map(abs, _gaps(rows).values())) / len(rows) if rows else math.nan
+
+
+def _bin(row: Row) -> int:
+    return max(0, math.ceil(row.confidence * BINS) - 1)
+
+
+def _gaps(rows: Sequence[Row]) -> dict[int, float]:
+    """By bin the number of right answers less the sum of confidences."""
     bins: dict[int, list[Row]] = {}
     for row in rows:
-        bins.setdefault(max(0, math.ceil(row.confidence * BINS) - 1), []).append(row)
-    gaps = [
-        abs(sum(row.answer == row.label for row in inside) - math.fsum(row.confidence for row in inside))
-        for inside in bins.values()
-    ]
-    return math.fsum(gaps) / len(rows) if rows else math.nan
+        bins.setdefault(_bin(row), []).append(row)
+    return {
+        number: sum(row.answer == row.label for row in inside) - math.fsum(row.confidence for row in inside)
+        for number, inside in bins.items()
+    }
 
 
-def _calibration(rows: Sequence[Row], count: int) -> list[Measure]:
+def _interval(rows: Sequence[Row]) -> tuple[float, float]:
+    """The ends of the 95 % interval of the calibration error; (NaN, NaN) without rows."""
+    if not rows:
+        return math.nan, math.nan
+    signs = {number: math.copysign(1, gap) for number, gap in _gaps(rows).items()}
+    low, high = interval_of_mean(
+        np.array([signs[_bin(row)] * ((row.answer == row.label) - row.confidence) for row in rows])
+    )
+    return max(0.0, low), high
+
+
+def _calibration(rows: Sequence[Row], count: int, split: str) -> list[Measure]:
     protocol = (
         f"expected calibration error (Guo et al., ICML 2017), {BINS} bins of equal width over the confidence of the "
-        f"answer among {count} classes"
+        f"answer among {count} classes{split}"
     )
     confidence = math.fsum(row.confidence for row in rows) / len(rows) if rows else math.nan
-    mean = f"mean probability of the answer among {count} classes"
+    low, high = _interval(rows)
+    error = Measure(
+        "clean",
+        "ECE",
+        calibration_error(rows),
+        len(rows),
+        protocol,
+        low=low,
+        high=high,
+        interval="bootstrap" if rows else "none",
+        better="lower",
+        headline=True,
+    )
+    mean = f"mean probability of the answer among {count} classes{split}"
     return [
-        Measure("clean", "ECE", calibration_error(rows), len(rows), protocol, better="lower", headline=True),
+        error,
         Measure("clean", "mean confidence", confidence, len(rows), mean, better="neither"),
     ]
 

@@ -79,11 +79,13 @@ def _protocol(request: Request, of_arrays: bool) -> str:
     top1 = f"top-1 of {len(request.subject.classes)} classes on"
     if SUITE in request.published:
         which = "the arrays of CIFAR-10-C" if of_arrays else "the files of ImageNet-C"
-        return f"{top1} {which} as stored, nothing cut off"
+        return f"{top1} {which} as stored, the largest centred square of each"
     spec, library = request.subject.spec, f"{LIBRARY} {library_version() or ''}".rstrip()
+    split = request.said_split(SUITE)
     return (
-        f"{top1} generated corruptions, no published set: made by {library} of --data resized and cut to {spec.size} x "
-        f"{spec.size} (crop {spec.crop:g}, {spec.interpolation}), as JPEG of quality {QUALITY}, seed {request.seed}"
+        f"{top1} generated corruptions, no published set: made by {library} of --data{split} resized and cut to "
+        f"{spec.size} x {spec.size} (crop {spec.crop:g}, {spec.interpolation}), as JPEG of quality {QUALITY}, "
+        f"seed {request.seed}"
     )
 
 

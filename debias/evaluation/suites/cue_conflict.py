@@ -14,14 +14,14 @@ from debias.pipelines import shapes
 from ...wording import counted
 from ..categories import among_categories
 from ..cell import Answers, Cell, Row
-from ..cue_names import cue_pair
+from ..cue_names import PUBLISHED, cue_pair, may_be_published
 from ..deciding import Decide, among, imagenet_places
 from ..imagenet import categories16
 from ..labels import class_indices
 from ..made_stylized import STYLIZER, build_settings, said_of, settings_of
 from ..measure import Measure, share
 from ..shape_bias import ShapeBias, Trial, shape_bias
-from ..stimuli import PARTNERS, PUBLISHED, SIDE, SUITE, Stimuli, are_categories, find_stimuli
+from ..stimuli import PARTNERS, SIDE, SUITE, Stimuli, are_categories, find_stimuli, square_side
 from ..subject import Subject
 from . import Request
 
@@ -53,10 +53,10 @@ class CueConflicts:
         """The shape bias, what it is worth, and the counts that both come from; reads no image."""
         rows = answers[SUITE, ""]
         cues = sorted({cue for row in rows for cue in (row.label, row.texture)})
-        words = _decision(request.subject, cues)[2]
+        among, _, words = _decision(request.subject, cues)
         result = shape_bias(Trial(row.label, row.texture, row.answer) for row in rows)
         ties = sum("tie" in row.flags.split() for row in rows)
-        return _measures(result, ties, f"{_protocol(rows, cues, request)}; answer: {words}")
+        return _measures(result, ties, len(among), f"{_protocol(rows, cues, request)}; answer: {words}")
 
 
 SUITES = {SUITE: CueConflicts()}
@@ -85,27 +85,29 @@ def _decision(subject: Subject, cues: Sequence[str]) -> tuple[tuple[str, ...], D
 
 
 def _protocol(rows: Sequence[Row], cues: Sequence[str], request: Request) -> str:
-    """What the images are and how they are shown; told by the rows, since there may be no images any more."""
+    """What the images are and how they are shown; told by the rows, and of images that are gone with fewer words."""
     count, size = len(rows), request.subject.spec.size
     if not _are_named(rows):
         return _protocol_of_set(count, request)
-    if are_categories(cues):
-        which = f"the {PUBLISHED:,}" if count == PUBLISHED else f"{count:,} of the {PUBLISHED:,}"
-        return f"{which} published stimuli, {_shown(SIDE, size)}"
     if set(cues) <= set(shapes.CLASSES):
         return f"{count:,} cue conflicts drawn for the set shapes, {_shown(shapes.SIZE, size)}"
-    return f"{count:,} cue conflicts in the published naming, whole at {size} pixels"
+    files = [row.file for row in rows]
+    side = square_side(request, files)
+    if side == SIDE and may_be_published(files):
+        which = f"the {PUBLISHED:,}" if count == PUBLISHED else f"{count:,} of the {PUBLISHED:,}"
+        return f"{which} published stimuli, {_shown(SIDE, size)}"
+    return f"{count:,} cue conflicts in the published naming, {_shown(side, size)}"
 
 
 def _protocol_of_set(count: int, request: Request) -> str:
-    size = request.subject.spec.size
+    size, split = request.subject.spec.size, request.said_split(SUITE)
     if SUITE not in request.published:
         settings = asdict(build_settings(request, PARTNERS)) | {"stylizer": STYLIZER}
-        return f"{count:,} cue conflicts made of --data ({said_of(settings)}), {_shown(size, size)}"
+        return f"{count:,} cue conflicts made of --data{split} ({said_of(settings)}), {_shown(size, size)}"
     built = settings_of(Path(request.published[SUITE]))
     side = built.get("size")
-    shown = _shown(side, size) if isinstance(side, int) else f"whole at {size} pixels"
-    return f"{count:,} images of a stylised set{f' ({said})' if (said := said_of(built)) else ''}, {shown}"
+    shown = _shown(side if isinstance(side, int) else None, size)
+    return f"{count:,} images of a stylised set{split}{f' ({said})' if (said := said_of(built)) else ''}, {shown}"
 
 
 def _are_named(rows: Sequence[Row]) -> bool:
@@ -115,15 +117,22 @@ def _are_named(rows: Sequence[Row]) -> bool:
         return False
 
 
-def _shown(side: int, size: int) -> str:
-    """How square images come to the network's size; they are never cut."""
+def _shown(side: int | None, size: int) -> str:
+    """How images come to the network's size: squares of `side` are never cut, of others (None) the centre is."""
+    if side is None:
+        return f"the largest centred square of each image at {size} pixels"
     if side == size:
         return f"at their own {side} pixels"
     return f"{'up' if side < size else 'down'}scaled from {side} to {size} pixels"
 
 
-def _measures(result: ShapeBias, ties: int, protocol: str) -> list[Measure]:
+def _measures(result: ShapeBias, ties: int, answers: int, protocol: str) -> list[Measure]:
+    """All numbers; `answers` is how many there are to choose among."""
+    accuracy = share(SUITE, "cue accuracy", result.named, result.n, protocol, headline=True)
+    # Of two answers each names a cue whatever the network does, so there the bias needs no more than itself.
+    by_chance = bool(result.named) and answers > 2 and accuracy.low <= 2 / answers <= accuracy.high
     said = {
+        f"cue accuracy is at chance (2 of {answers:,}), so the bias says nothing": by_chance,
         f"undefined: none of {counted(result.n, 'answer')} names a cue": not result.named,
         f"{counted(result.dropped, 'image')} with both cues of one class dropped": result.dropped,
         f"{counted(ties, 'answer')} tied": ties,
@@ -137,17 +146,17 @@ def _measures(result: ShapeBias, ties: int, protocol: str) -> list[Measure]:
         "dropped images": result.dropped,
         "tied answers": ties,
     }
-    whole = result.n + result.dropped
+    whole, of_one = result.n + result.dropped, f"{protocol}; shapes of one class"
     return [
-        share(SUITE, "shape bias", result.shape, result.named, protocol, headline=True, note=note),
-        share(SUITE, "cue accuracy", result.named, result.n, protocol),
-        Measure(SUITE, "macro shape bias", result.macro, result.named, protocol, note=without),
+        share(SUITE, "shape bias", result.shape, result.named, protocol, better="neither", headline=True, note=note),
+        accuracy,
+        Measure(SUITE, "macro shape bias", result.macro, result.named, protocol, better="neither", note=without),
         *(
             Measure(SUITE, name, number, whole, protocol, unit="count", better="neither")
             for name, number in numbers.items()
         ),
         *(
-            share(SUITE, f"shape bias of {category}", counts.shape, counts.named, f"{protocol}; shapes of one class")
+            share(SUITE, f"shape bias of {category}", counts.shape, counts.named, of_one, better="neither")
             for category, counts in result.categories.items()
         ),
     ]

@@ -57,7 +57,11 @@ class Outlines:
         hits = sum(row.answer == row.label for row in rows)
         decision = _decision({row.label for row in rows}, request)[2]
         made = self._published(request) is None
-        kind = f"generated of --data: {self.said}" if made else "of a folder, whole, as they are"
+        kind = (
+            f"generated of --data{request.said_split(self.name)}: {self.said}"
+            if made
+            else "of a folder, the largest centred square of each image"
+        )
         protocol = f"{self.name} {kind}; answer: {decision}"
         return [share(self.name, "top-1", hits, len(rows), protocol, headline=True)]
 

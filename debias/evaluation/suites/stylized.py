@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from debias.pipelines.loading.listing import split_names
 from debias.pipelines.stylized_set.manifest import MANIFEST, Record, read_records
 from debias.style_transfer.files import sha256_file
 
 from ..cell import Answers, Cell
-from ..labels import all_classes, class_indices, clean_images, image_classes
+from ..labels import all_classes, class_indices, clean_images, evaluated_split, image_classes
 from ..made_stylized import STYLIZER, build_settings, made_set, said_of, settings_of
 from ..measure import Measure, share
 from ..subject import Subject
@@ -72,7 +71,7 @@ def _records(root: Path) -> Mapping[str, Record]:
     """The manifest's lines by file, of the split that `clean_images` takes; empty for a folder without a manifest."""
     if not (root / MANIFEST).is_file():
         return {}
-    split = next((name for name in ("test", "val") if name in split_names(root)), None)
+    split = evaluated_split(root)
     folder = f"{split}/" if split else ""
     return {file.removeprefix(folder): record for file, record in read_records(root).items() if file.startswith(folder)}
 
@@ -94,11 +93,16 @@ def _textures(names: Sequence[str], records: Mapping[str, Record], subject: Subj
 
 def _protocol(request: Request) -> str:
     """What the set is; a published one that is gone says less."""
-    top1 = f"top-1 of {len(request.subject.classes)} classes on"
+    top1, split = f"top-1 of {len(request.subject.classes)} classes on", request.said_split(NAME)
     if NAME not in request.published:
         settings = asdict(build_settings(request, "any")) | {"stylizer": STYLIZER}
-        return f"{top1} a stylised set made of --data, whole: {said_of(settings)}"
+        return f"{top1} a stylised set made of --data{split}, whole: {said_of(settings)}"
     root = Path(request.published[NAME])
     if not (root / MANIFEST).is_file():
-        return f"{top1} a folder of stylised images without a manifest, whole: how they were made is not known"
-    return f"{top1} a stylised set, whole: {said_of(settings_of(root))}; manifest {sha256_file(root / MANIFEST)[:16]}"
+        return (
+            f"{top1} a folder of stylised images without a manifest{split}, the largest centred square of each: "
+            "how they were made is not known"
+        )
+    built = settings_of(root)
+    part = "whole" if isinstance(built.get("size"), int) else "the largest centred square of each image"
+    return f"{top1} a stylised set{split}, {part}: {said_of(built)}; manifest {sha256_file(root / MANIFEST)[:16]}"

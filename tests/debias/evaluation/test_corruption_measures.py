@@ -2,12 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from debias.evaluation.baseline import read_baseline
+from debias.evaluation.bootstrap import resamples
 from debias.evaluation.corruption_error import (
     ALEXNET_CLEAN,
     CORRUPTIONS,
@@ -17,11 +20,12 @@ from debias.evaluation.corruption_error import (
 from debias.evaluation.corruption_measures import CorruptionRows
 from debias.evaluation.imagenet import wnids
 from debias.evaluation.measure import Measure
-from debias.evaluation.results import FORMAT, VERSION
+from debias.evaluation.results import FORMAT, PER_IMAGE, VERSION
 
 from .corruption_rows import Cells, cells, rows
 
 TEN = ("a", "b") * 5
+PREPARED = {"size": 224, "crop": 1.0, "interpolation": "bilinear", "mean": [0.5] * 3, "engine": "dali"}
 Found = dict[tuple[str, str], Measure]
 
 
@@ -39,10 +43,14 @@ def baseline_folder(folder: Path, found: Cells, protocol: str = "as stored", cle
     entries = [
         {"suite": "corruptions", "metric": "top-1", "cell": f"{name}/{severity}", "branch": "main"}
         | {"value": sum(row.answer == row.label for row in rows) / len(rows), "n": len(rows), "protocol": protocol}
+        | {"data": f"of {name}/{severity}", "preprocessing": PREPARED}
         for (name, severity), rows in found.items()
     ]
     if clean is not None:
-        entries.append({"suite": "clean", "metric": "top-1", "cell": "", "value": clean, "n": 10, "protocol": "c"})
+        entries.append(
+            {"suite": "clean", "metric": "top-1", "cell": "", "value": clean, "n": 10, "protocol": "c"}
+            | {"data": "of clean", "preprocessing": PREPARED}
+        )
     subject = {"name": "/home/somebody/run", "model": "resnet50", "weights": "ab" * 32}
     said = {"format": FORMAT, "version": VERSION, "subject": subject, "measures": entries}
     folder.mkdir(exist_ok=True)
@@ -176,3 +184,93 @@ def test_the_interval_is_over_images_not_cells() -> None:
     assert mean.interval == "bootstrap"
     assert mean.high - mean.low > 0.4
     assert measured(cells(0.5, TEN))["mean error, 15 corruptions", ""] == mean
+
+
+def answers_of(folder: Path, found: Cells) -> Path:
+    """The per_image.csv of a baseline."""
+    lines = [
+        f"corruptions,{name}/{severity},main,{row.file},{row.label},,{row.answer},0.5,"
+        for (name, severity), rows in found.items()
+        for row in rows
+    ]
+    (folder / "per_image.csv").write_text("\n".join([",".join(PER_IMAGE), *lines]) + "\n")
+    return folder
+
+
+def test_beside_a_baseline_both_networks_are_resampled(tmp_path: Path) -> None:
+    """As a loop over the draws, cell by cell; the baseline taken as exact gives another interval."""
+    base, own = cells(0.4, TEN), cells(0.7, TEN)
+    base["fog", 3], own["snow", 1] = rows(0.1, TEN), rows(0.9, TEN)
+    folder = answers_of(baseline_folder(tmp_path / "base", base), base)
+    found = measured(own, baseline=read_baseline(folder))["mCE to baseline", ""]
+    ratios = []
+    for drawn in resamples(10):
+        error = {
+            (who, name): sum(
+                sum(of[name, severity][i].answer != of[name, severity][i].label for i in drawn) / 10
+                for severity in range(1, 6)
+            )
+            / 5
+            for who, of in (("own", own), ("base", base))
+            for name in CORRUPTIONS
+        }
+        ratios.append(100 * sum(error["own", name] / error["base", name] for name in CORRUPTIONS) / 15)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])))
+    assert found.interval == "bootstrap"
+    assert found.low < found.value < found.high
+
+
+def test_the_same_answers_are_as_good_as_the_baselines_in_every_draw(tmp_path: Path) -> None:
+    folder = answers_of(baseline_folder(tmp_path / "base", cells(0.4, TEN)), cells(0.4, TEN))
+    found = measured(cells(0.4, TEN), baseline=read_baseline(folder))["mCE to baseline", ""]
+    assert (found.low, found.high) == (pytest.approx(100), pytest.approx(100))
+
+
+def test_without_the_baselines_answers_there_is_no_interval(tmp_path: Path) -> None:
+    folder = baseline_folder(tmp_path / "base", cells(0.4, TEN))
+    found = measured(cells(0.7, TEN), baseline=read_baseline(folder))["mCE to baseline", ""]
+    assert (found.interval, math.isnan(found.low), found.value) == ("none", True, pytest.approx(50))
+    never_wrong = cells(0.9, TEN)  # one image in ten: many draws lack it
+    folder = answers_of(baseline_folder(tmp_path / "base", never_wrong), never_wrong)
+    assert measured(cells(0.7, TEN), baseline=read_baseline(folder))["mCE to baseline", ""].interval == "none"
+
+
+def test_a_baselines_answers_to_other_images_are_refused(tmp_path: Path) -> None:
+    base = cells(0.4, TEN)
+    folder = answers_of(baseline_folder(tmp_path / "base", base), {**base, ("fog", 3): base["fog", 3][::-1]})
+    with pytest.raises(ValueError, match=r"--baseline .*per_image\.csv has other images of corruptions fog/3"):
+        measured(cells(0.7, TEN), baseline=read_baseline(folder))
+    (folder / "per_image.csv").write_text("none\n")
+    with pytest.raises(ValueError, match=r"--baseline .*per_image\.csv is damaged"):
+        measured(cells(0.7, TEN), baseline=read_baseline(folder))
+
+
+@pytest.mark.parametrize(
+    ("data", "change", "part"),
+    [
+        ("of others", {}, "other images (sha256 of fog/3, here of others);"),
+        ("of fog/3", {"crop": 0.875}, "other crop (1.0, here 0.875);"),
+        ("of others", {"size": 64}, "here of others), size (224, here 64);"),
+    ],
+)
+def test_a_baseline_of_other_bytes_or_another_preparation_is_refused(
+    tmp_path: Path, data: str, change: dict[str, Any], part: str
+) -> None:
+    baseline = read_baseline(baseline_folder(tmp_path / "base", cells(0.4, TEN)))
+    with pytest.raises(ValueError, match="evaluate the baseline again") as error:
+        baseline.check("corruptions", "fog/3", data, PREPARED | change)
+    assert part in str(error.value)
+    assert str(error.value).startswith(f"--baseline {tmp_path / 'base'}: corruptions fog/3 was measured on other ")
+    with pytest.raises(ValueError, match=r": clean was measured"):
+        baseline.check("clean", "", "of others", PREPARED)
+    baseline.check("corruptions", "fog/3", "of fog/3", PREPARED | {"mean": [0.4] * 3})  # the network's own
+    baseline.check("corruptions", "none/1", "of others", {})  # which is another error, with another fix
+
+
+def test_a_cell_of_other_images_is_refused_by_name() -> None:
+    found = cells(0.5, TEN)
+    found["snow", 2] = [replace(row, file=row.file.replace("3.jpg", "x.jpg")) for row in found["snow", 2]]
+    with pytest.raises(ValueError, match=r"snow/2 has b/x where gaussian_noise/1 has b/3; .*replace the bad files"):
+        measured(found)
+    found["snow", 2] = [replace(row, file=f"{row.file[:-4]}.png") for row in cells(0.5, TEN)["snow", 2]]
+    measured(found)

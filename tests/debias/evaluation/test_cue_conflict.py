@@ -114,7 +114,9 @@ def test_a_network_of_1000_classes_answers_the_published_stimuli(sample: Path) -
     assert str(sample) not in headline.protocol
     assert measures["dropped images"].value == 48 - len(conflicts) > 0
     assert measures["cue accuracy"].n == len(conflicts)
-    assert [measure.metric for measure in measures.values() if measure.headline] == ["shape bias"]
+    assert [measure.metric for measure in measures.values() if measure.headline] == ["shape bias", "cue accuracy"]
+    assert {measure.better for name, measure in measures.items() if "shape bias" in name} == {"neither"}
+    assert measures["cue accuracy"].better == "higher"
 
 
 def test_the_order_of_the_networks_classes_changes_no_answer(sample: Path) -> None:
@@ -139,7 +141,7 @@ def test_another_size_is_said(sample: Path) -> None:
 def whole_set() -> list[str]:
     """Names as those of the published set: 16 x 80, of each 16 five with one category twice."""
     return [
-        f"{shape}/{shape}{number}-{texture}{number}.png"
+        f"{shape}/{shape}{number}-{texture}{number % 3 + 1}.png"
         for shape in CATEGORIES
         for texture in CATEGORIES
         for number in range(1, 6)
@@ -170,14 +172,64 @@ def test_of_the_whole_set_80_images_are_dropped(published: Path) -> None:
     assert "80 images with both cues of one class dropped" in measures["shape bias"].note
 
 
-def test_a_whole_set_that_is_another_is_refused(published: Path, tmp_path: Path) -> None:
-    names = whole_set()
-    names[names.index("bear/bear1-bear1.png")] = "bear/bear9-cat9.png"
+def linked(root: Path, published: Path, names: Sequence[str]) -> Path:
     for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).hardlink_to(published / "airplane" / "airplane1-airplane1.png")
-    with pytest.raises(ValueError, match="80 images have the shape of 'bear', 4 of them"):
-        SUITE.cells(Request(subject(wnids()), published={"cue-conflict": str(tmp_path)}))
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).hardlink_to(published / "airplane" / "airplane1-airplane2.png")
+    return root
+
+
+def protocol_of(root: Path) -> str:
+    """Of all images in `root`, as a network of 1000 classes is shown them."""
+    request = Request(subject(wnids()), published={"cue-conflict": str(root)})
+    (cell,) = SUITE.cells(request)
+    pairs = zip(cell.images.names, cell.labels, cell.textures, strict=True)
+    rows = [Row(name, label, label, 1.0, texture) for name, label, texture in pairs]
+    return SUITE.measures({("cue-conflict", ""): rows}, request)[0].protocol
+
+
+def test_a_whole_set_that_is_another_is_not_called_published(published: Path, tmp_path: Path) -> None:
+    names = whole_set()
+    names[names.index("bear/bear1-bear2.png")] = "bear/bear9-cat3.png"
+    protocol = protocol_of(linked(tmp_path, published, names))
+    assert protocol.startswith("1,280 cue conflicts in the published naming, at their own 224 pixels; ")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"dog/dog0-cat{number}.png" for number in range(4)],
+        ["dog/dog11-cat1.png", "dog/dog1-cat1.png"],
+        ["dog/dog1-cat4.png"],
+        ["dog/dog1-cat1.jpg"],
+        ["dog/dog01-cat1.png"],
+        [f"dog/dog{number}-dog{texture}.png" for number in (1, 2) for texture in (1, 2, 3)] + ["dog/dog1-cat1.png"],
+        [f"dog/dog{n}-{c}{t}.png" for n in range(1, 11) for c in ("cat", "bear", "bird") for t in (1, 2, 3)],
+    ],
+)
+def test_a_set_of_ones_own_is_never_refused_nor_called_published(
+    names: Sequence[str], published: Path, tmp_path: Path
+) -> None:
+    protocol = protocol_of(linked(tmp_path, published, names))
+    assert protocol.startswith(f"{len(names)} cue conflicts in the published naming, at their own 224 pixels; ")
+    assert "of the 1,280" not in protocol
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        (((200, 200),) * 2, "upscaled from 200 to 224 pixels"),
+        (((224, 224), (200, 200)), "the largest centred square of each image at 224 pixels"),
+        (((224, 300),) * 2, "the largest centred square of each image at 224 pixels"),
+    ],
+)
+def test_stimuli_of_another_size_are_not_called_published(
+    sides: Sequence[tuple[int, int]], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "cat").mkdir()
+    for number, (height, width) in enumerate(sides):
+        picture(height, width, number).save(tmp_path / "cat" / f"cat{number + 1}-dog1.png")
+    assert protocol_of(tmp_path).startswith(f"2 cue conflicts in the published naming, {words}; ")
 
 
 def test_rows_say_how_many_are_tied_or_undefined(sample: Path) -> None:
@@ -189,6 +241,26 @@ def test_rows_say_how_many_are_tied_or_undefined(sample: Path) -> None:
     assert measures["shape bias"].note == "undefined: none of 3 answers names a cue; 3 answers tied"
     assert measures["tied answers"].value == 3
     assert measures["cue accuracy"].value == 0
+
+
+@pytest.mark.parametrize(("cues", "answers", "noted"), [(13, 100, True), (90, 100, False), (1, 100, False)])
+def test_a_bias_counted_on_cues_named_by_chance_says_so(sample: Path, cues: int, answers: int, noted: bool) -> None:
+    """Of 16 answers two name a cue: an eighth of the images by chance."""
+    request = Request(subject(wnids()), published={"cue-conflict": str(sample)})
+    rows = [
+        Row(f"bear/bear{i % 10 + 1}-cat2.png", "bear", "bear" if i < cues else "dog", 0.5, "cat")
+        for i in range(answers)
+    ]
+    measures = {measure.metric: measure for measure in SUITE.measures({("cue-conflict", ""): rows}, request)}
+    words = "cue accuracy is at chance (2 of 16), so the bias says nothing"
+    assert (words in measures["shape bias"].note) == noted
+    assert list(measures)[:2] == ["shape bias", "cue accuracy"]
+
+
+def test_of_two_answers_each_names_a_cue(tmp_path: Path) -> None:
+    request = Request(subject(("cat", "emu")), published={"cue-conflict": str(tmp_path)})
+    rows = [Row("cat/cat1-emu2.png", "cat", "cat", 0.5, "emu")] * 50
+    assert not SUITE.measures({("cue-conflict", ""): rows}, request)[0].note
 
 
 def test_a_network_of_the_16_categories_chooses_among_its_own(sample: Path) -> None:
@@ -209,7 +281,6 @@ def test_a_network_of_other_classes_is_refused(sample: Path, classes: Sequence[s
         (("cat/cat1-dog1.png", "cat/cat2.png"), 224, "names no cue pair"),
         (("cat/dog1-cat1.png",), 224, "does not lie in the folder of its shape"),
         (("cat/cat1-cat2.png",), 224, "of one class"),
-        (("cat/cat1-dog2.png",), 200, "published stimuli 224 a side"),
         (("cat/cat1-dog2-90.png",), 224, "names no cue pair"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from debias.evaluation import imagenet
-from debias.evaluation.labels import class_indices, clean_images, image_classes
+from debias.evaluation.labels import class_indices, clean_images, evaluated_split, image_classes
 
 from .subjects_for_tests import images_in, subject
 
@@ -64,10 +64,12 @@ def test_of_several_splits_test_is_evaluated_then_val(splits: Sequence[str], cho
     for split in splits:
         images_in(tmp_path / split, 6)
     assert clean_images(str(tmp_path), "clean").root == tmp_path / chosen
+    assert evaluated_split(tmp_path) == chosen
 
 
 def test_what_was_trained_on_is_evaluated_only_where_it_is_named(tmp_path: Path) -> None:
     images_in(tmp_path / "train", 6)
     with pytest.raises(ValueError, match="has the split train alone"):
         clean_images(str(tmp_path), "clean")
+    assert evaluated_split(tmp_path) == evaluated_split(tmp_path / "train") == ""
     assert len(clean_images(str(tmp_path / "train"), "clean")) == 6

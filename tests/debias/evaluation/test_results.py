@@ -73,6 +73,26 @@ def test_every_number_can_be_counted_again_from_the_answers(done: tuple[Path, Pa
         assert repr(counted) == repr(measure)  # NaN too
 
 
+def test_a_protocol_says_which_split_was_answered(tmp_path: Path) -> None:
+    """Recounting says so too where the images are gone; a folder of its own goes by its own splits."""
+    data = tmp_path / "data"
+    images_in(data / "val", 6)
+    images_in(tmp_path / "own" / "test", 6)
+    results = evaluation(data, "clean", "fgsm").run(subject(), tmp_path / "out")
+    assert results is not None
+    told = {measure.protocol for measure in results.measures if measure.suite == "clean" and " of " in measure.metric}
+    assert all("as they are, split val" in words for words in told)
+    assert all(", split val" in measure.protocol for measure in results.measures if measure.cell)
+    assert not any(str(tmp_path) in measure.protocol for measure in results.measures)
+    data.rename(tmp_path / "gone")
+    again = [measure for _, measure in recompute(tmp_path / "out" / "per_image.csv")]
+    assert list(map(repr, again)) == list(map(repr, results.measures))
+    given = {"": tmp_path / "gone" / "val", "clean": tmp_path / "own"}
+    both = evaluate(subject(), "clean,fgsm", given, engine="torchvision").measures
+    assert {(one.suite, "split test" in one.protocol) for one in both} == {("clean", True), ("fgsm", False)}
+    assert not any("split" in one.protocol for one in both if one.suite == "fgsm")
+
+
 def test_a_changed_answer_changes_the_numbers(done: tuple[Path, Path, Results], tmp_path: Path) -> None:
     _, out, results = done
     rows = list(csv.reader((out / "per_image.csv").read_text().splitlines()))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,9 +102,9 @@ def test_a_protocol_names_the_attack_and_its_loss(name: str, words: Sequence[str
         assert all(word in measure.protocol for word in words)
         assert ("cross-entropy" in measure.protocol) == (measure.cell == "cross-entropy")
         assert ("logit" in measure.protocol) == (measure.cell == "logit")
-    asked = suite.measures(answers, Request(of, attack_eps="2/255", attack_steps=3, attack_step_size="1/510"))
+    asked = suite.measures(answers, Request(of, attack_eps="2/255", attack_steps=5, attack_step_size="1/510"))
     assert all("eps 2/255" in measure.protocol for measure in asked)
-    assert all(("3 steps of 1/510" in measure.protocol) == (name == "pgd") for measure in asked)
+    assert all(("5 steps of 1/510" in measure.protocol) == (name == "pgd") for measure in asked)
 
 
 def rows() -> list[Row]:
@@ -120,6 +121,8 @@ def test_measures_count_hits_and_zero_gradients() -> None:
     for loss in LOSSES:
         top1, zero = found[loss, "top-1"], found[loss, "zero-gradient images"]
         assert (top1.value, top1.n, top1.interval, top1.headline, top1.better) == (0.5, 4, "wilson", True, "higher")
+        assert top1.note == "25.0 % of the images had a gradient of exactly zero: they were not attacked"
+        assert not zero.note
         assert (zero.value, zero.n, zero.headline, zero.better) == (0.25, 4, False, "lower")
 
 
@@ -131,3 +134,41 @@ def test_a_subject_without_gradients_is_refused(tmp_path: Path) -> None:
 def test_an_epsilon_that_is_no_pixel_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="did you mean 16/255"):
         find_suite("fgsm").cells(Request(subject(), str(images_in(tmp_path)), attack_eps="16"))
+
+
+def test_without_zero_gradients_there_is_no_note() -> None:
+    answers = {("pgd", loss): rows()[:2] for loss in LOSSES}
+    assert not any(measure.note for measure in find_suite("pgd").measures(answers, Request(subject())))
+
+
+def test_a_share_of_zero_gradients_is_never_rounded_away() -> None:
+    answers = {("pgd", loss): [*rows()[:2] * 1000, rows()[2]] for loss in LOSSES}
+    assert find_suite("pgd").measures(answers, Request(subject()))[0].note.startswith("less than 0.1 % of the images")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"attack_eps": "8/255"}, "10 steps of 2/255 (2.5 eps / steps) from"),
+        ({"attack_eps": "0.5/255"}, "10 steps of 0.125/255 (2.5 eps / steps) from"),
+        ({"attack_eps": "0.1"}, "10 steps of 0.025 (2.5 eps / steps) from"),
+        ({"attack_eps": "8/255", "attack_steps": 20}, "20 steps of 1/255 from"),
+        ({"attack_eps": "8/255", "attack_step_size": "1/255", "attack_steps": 8}, "8 steps of 1/255 from"),
+        ({"attack_steps": 4}, "4 steps of 1/255 from"),
+    ],
+)
+def test_pgds_steps_reach_its_epsilon(asked: dict[str, Any], words: str, tmp_path: Path) -> None:
+    request = Request(subject(), str(images_in(tmp_path)), **asked)
+    (cell, _), answers = find_suite("pgd").cells(request), {("pgd", loss): rows() for loss in LOSSES}
+    assert cell.attack is not None
+    assert words in find_suite("pgd").measures(answers, request)[0].protocol
+    assert f"{cell.attack.steps} steps of {cell.attack.step_size} " in words
+
+
+@pytest.mark.parametrize(
+    "asked", [{"attack_eps": "16/255", "attack_steps": 15}, {"attack_steps": 3}, {"attack_step_size": "0.1/255"}]
+)
+def test_steps_shorter_than_epsilon_are_refused(asked: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--suite pgd: .* do not reach --attack-eps .*--attack-step-size") as error:
+        find_suite("pgd").cells(Request(subject(), str(images_in(tmp_path)), **asked))
+    assert "\n" not in str(error.value)

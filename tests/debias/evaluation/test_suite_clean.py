@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from debias.evaluation.cell import Row
+from debias.evaluation.measure import Measure
 from debias.evaluation.suites import Request, find_suite
 from debias.evaluation.suites.clean import calibration_error
 
@@ -43,6 +44,24 @@ def test_the_calibration_error_at_its_ends() -> None:
     assert calibration_error([right, wrong]) == pytest.approx(0.5)
     assert calibration_error([Row("f", "cat", "dog", 0.0)]) == 0
     assert math.isnan(calibration_error([]))
+
+
+def test_the_calibration_error_has_an_interval_and_always_the_same() -> None:
+    draw = random.Random(1)
+    few = [Row("f", "cat", draw.choice(CLASSES), round(draw.random(), 6)) for _ in range(50)]
+
+    def error(rows: list[Row]) -> Measure:
+        found = find_suite("clean").measures({("clean", ""): rows}, Request(subject()))
+        return next(measure for measure in found if measure.metric == "ECE")
+
+    one, many = error(few), error(few * 16)
+    assert one.interval == "bootstrap"
+    assert 0 <= one.low < one.value < one.high
+    assert many.value == pytest.approx(one.value)
+    assert 3 < (one.high - one.low) / (many.high - many.low) < 5  # of 16 times the images a quarter
+    assert error(few) == one
+    assert error([Row("f", "cat", "cat", 1.0)] * 9).high == 0
+    assert error([]).interval == "none"
 
 
 def test_top1_counts_and_names_its_classes() -> None:

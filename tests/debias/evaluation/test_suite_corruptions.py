@@ -1,6 +1,7 @@
 """The suite corruptions from end to end on few images: made, published, resumed, refused."""
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from networks import seeded
 from pictures import picture
 from torch import nn
 
-from debias.evaluation import evaluate
+from debias.evaluation import evaluate, evaluator
 from debias.evaluation.corruption_error import CORRUPTIONS, SEVERITIES
 from debias.evaluation.results import Results
 from debias.evaluation.subject import Subject
@@ -166,6 +167,21 @@ def test_a_run_is_its_own_baseline(photos: Path, tmp_path: Path, calls: Calls) -
     assert list(map(repr, found)) == [repr(one) for one in results.measures if one.suite == "corruptions"]
 
 
+def test_a_baseline_on_other_photos_is_refused_before_the_work(
+    photos: Path, tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many photos by the same protocol; clean ones alone and corrupted ones alone are enough to refuse."""
+    run(photos, tmp_path / "made", out=tmp_path / "base")
+    path = tmp_path / "base" / "results.json"
+    whole = json.loads(path.read_text())
+    monkeypatch.setattr(evaluator.Runner, "rows", None)
+    for suite, words in (("clean", "clean"), ("corruptions", "corruptions gaussian_noise/1")):
+        others = [one | {"data": "f" * 64} if one["suite"] == suite else one for one in whole["measures"]]
+        path.write_text(json.dumps(whole | {"measures": others}))
+        with pytest.raises(ValueError, match=rf"--baseline .*base: {words} was measured on other images \(sha256 f"):
+            run(photos, tmp_path / "made", baseline=tmp_path / "base")
+
+
 def test_published_images_are_read_whole(tmp_path: Path) -> None:
     for corruption, severity, number in itertools.product(CORRUPTIONS, SEVERITIES, range(3)):
         path = tmp_path / "c" / corruption / str(severity) / CLASSES[number] / "a.png"
@@ -178,6 +194,7 @@ def test_published_images_are_read_whole(tmp_path: Path) -> None:
     assert results.value("corruptions", "top-1", cell="fog/3") == pytest.approx(
         sum(guess == number for number, guess in enumerate(guesses)) / 3
     )
+    assert all("as stored, the largest centred square of each" in one.protocol for one in results.measures)
     names = {measure.metric for measure in results.measures}
     assert {"mean error, 15 corruptions", "mCE"} == names - {"top-1"}
     assert np.isnan(results.value("corruptions", "mCE"))  # of three classes

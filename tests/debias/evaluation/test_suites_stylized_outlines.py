@@ -110,6 +110,13 @@ def test_a_folder_without_a_manifest_says_so(photos: Path) -> None:
     assert all("without a manifest" in words for words in told(results))
 
 
+@pytest.mark.parametrize("suite", ["stylized", "silhouettes", "edges"])
+def test_of_a_folder_of_any_sizes_the_square_that_is_cut_is_told(photos: Path, suite: str) -> None:
+    (words,) = told(run(suite, {suite: photos}))
+    assert "the largest centred square of each" in words
+    assert "whole" not in words
+
+
 @pytest.mark.parametrize("suite", ["silhouettes", "edges"])
 def test_outlines_are_made_once_of_the_clean_images(photos: Path, tmp_path: Path, suite: str) -> None:
     results = run(suite, photos, made=tmp_path / "made")
