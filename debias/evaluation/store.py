@@ -1,9 +1,10 @@
 """Finished cells on disk, so that a run which was stopped computes none of them twice.
 
-    RESULTS/cells/<key>.csv
+    RESULTS/cells/<key>.csv     its first line is a sha256 over the key and the table that follows
 
 The key is a sha256 over all that the rows depend on: weights, network, images (their bytes), labels, attack, branch,
-precision, and how images are made. Other weights or other data are another key, so nothing stale is ever found.
+precision, and how images are made. Other weights or other data are another key, so nothing stale is ever found; a file
+that was changed, damaged or renamed does not have its sha256, and its cell is answered again.
 """
 
 import csv
@@ -41,24 +42,33 @@ class Store:
         self.folder = folder
 
     def read(self, key: str, count: int) -> tuple[Row, ...] | None:
-        """The rows of a finished cell of `count` images; None where there are none, or a damaged file."""
+        """The rows of a finished cell of `count` images; None where there are none, or not what `write` wrote."""
         if self.folder is None:
             return None
         try:
-            with self._path(key).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                rows = tuple(from_table(file))
-        except (OSError, ValueError):
+            seal, _, table = self._path(key).read_bytes().partition(b"\n")
+            if seal != _seal(key, table):
+                return None
+            text = table.decode("utf-8", "surrogateescape")
+            rows = tuple(from_table(io.StringIO(text, newline="")))
+        except (OSError, ValueError, csv.Error):
             return None
         return rows if len(rows) == count else None
 
     def write(self, key: str, rows: Sequence[Row]) -> None:
-        """Keep the rows of a finished cell: whole or not at all."""
-        if self.folder is not None:
-            write_atomically(self._path(key), to_table(rows))
+        """Keep the rows of a finished cell: whole or not at all. A folder in its place stays, and nothing is kept."""
+        if self.folder is not None and not self._path(key).is_dir():
+            table = to_table(rows)
+            write_atomically(self._path(key), _seal(key, table) + b"\n" + table)
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / "cells" / f"{key}.csv"
+
+
+def _seal(key: str, table: bytes) -> bytes:
+    """The first line of a cell: no other key, and no other table, has it."""
+    return f"sha256 {hashlib.sha256(key.encode() + table).hexdigest()}".encode()
 
 
 def to_table(rows: Iterable[Row]) -> bytes:

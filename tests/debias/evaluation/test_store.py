@@ -29,6 +29,46 @@ def test_a_store_without_a_folder_keeps_nothing() -> None:
     assert store.read("k", 3) is None
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"0.125000", b"0.125001"),
+        (b"0.125000", b"nan"),
+        (b"a.png,cat,,dog", b"a.png,cat,,cat"),
+        (b"a.png,cat,,dog", b"a.png,dog,,dog"),
+        (b"a.png", b"c.png"),
+        (b"owl", b"cat"),
+        (b"tie ", b""),
+        (b"0.125000", b'"'),
+    ],
+)
+def test_a_changed_answer_is_not_believed(tmp_path: Path, old: bytes, new: bytes) -> None:
+    store = Store(tmp_path)
+    store.write("k", ROWS)
+    path = tmp_path / "cells" / "k.csv"
+    table = path.read_bytes()
+    assert old in table
+    path.write_bytes(table.replace(old, new, 1))
+    assert store.read("k", 3) is None
+
+
+def test_a_cell_under_another_key_is_not_believed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("k", ROWS)
+    (tmp_path / "cells" / "k.csv").rename(tmp_path / "cells" / "other.csv")
+    assert store.read("other", 3) is None
+
+
+def test_a_folder_in_the_place_of_a_cell_is_no_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    kept = tmp_path / "cells" / "k.csv" / "mine"
+    kept.mkdir(parents=True)
+    assert store.read("k", 3) is None
+    store.write("k", ROWS)
+    assert store.read("k", 3) is None
+    assert kept.is_dir()
+
+
 @pytest.mark.parametrize("cut", [0, 1, 10, 50, 90])
 def test_a_cut_file_is_no_finished_cell(tmp_path: Path, cut: int) -> None:
     store = Store(tmp_path)
