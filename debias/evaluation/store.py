@@ -10,6 +10,7 @@ that was changed, damaged or renamed does not have its sha256, and its cell is a
 import csv
 import hashlib
 import io
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from debias.style_transfer.files import write_atomically
 
 from .cell import Row
 
-__all__ = ["FORMAT", "Store", "confidence_text", "key_of", "row_of"]
+__all__ = ["FORMAT", "Store", "confidence_text", "csv_text", "key_of", "row_of"]
 
 FORMAT = 1  # of the rows: raise it when the same cell is answered otherwise
 COLUMNS = ("file", "label", "texture", "answer", "confidence", "flags")
@@ -73,13 +74,19 @@ def _seal(key: str, table: bytes) -> bytes:
 
 def to_table(rows: Iterable[Row]) -> bytes:
     """The rows as CSV with a header."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(
-        (row.file, row.label, row.texture, row.answer, confidence_text(row.confidence), row.flags) for row in rows
-    )
-    return out.getvalue().encode("utf-8", "surrogateescape")
+    lines = ((row.file, row.label, row.texture, row.answer, confidence_text(row.confidence), row.flags) for row in rows)
+    return csv_text(COLUMNS, lines).encode("utf-8", "surrogateescape")
+
+
+def csv_text(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table as CSV that is read back exactly with newline="", whatever a name holds."""
+    out = io.StringIO(newline="")
+    plain = csv.writer(out, lineterminator="\n")
+    quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for line in itertools.chain((header,), lines):
+        # The csv module quotes a field for the characters of its own line's end alone, but a reader ends lines at "\r".
+        (quoting if any("\r" in field for field in line) else plain).writerow(line)
+    return out.getvalue()
 
 
 def row_of(entry: Mapping[str, str]) -> Row:
