@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from debias.pipelines.loading.listing import Listing
+from debias.pipelines.loading.listing import Listing, stamp
 
 __all__ = ["ArrayListing", "count_rows", "is_row", "list_rows", "read_labels"]
 
@@ -52,7 +52,7 @@ def list_rows(path: Path, start: int, labels: NDArray[np.int64], classes: tuple[
         names=tuple(f"{path.name}/{row:05d}" for row in rows),
         labels=labels,
         sizes=np.full(len(rows), size, dtype=np.int64),
-        stamps=np.full(len(rows), os.stat(path).st_mtime_ns, dtype=np.int64),
+        stamps=np.full(len(rows), stamp(os.stat(path)), dtype=np.int64),
         archives=(str(path),) * len(rows),
         offsets=offset + rows * size,
         header=b"P6 %d %d 255\n" % (shape[2], shape[1]),

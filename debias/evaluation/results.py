@@ -10,7 +10,6 @@ per_image.csv.
 """
 
 import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from debias.train.weights_file import InputSpec
 from . import imagenet
 from .cell import Row
 from .measure import Measure
-from .store import confidence_text, key_of, row_of
+from .store import confidence_text, csv_text, key_of, row_of
 from .subject import Subject
 from .suites import Request, find_suite
 from .tables import markdown, tex
@@ -106,17 +105,23 @@ class Results:
 
     def per_image(self) -> str:
         """The text of per_image.csv."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(PER_IMAGE)
-        for branch, cells in self.rows.items():
-            for (suite, cell), rows in cells.items():
-                writer.writerows(
-                    (suite, cell, branch, row.file, row.label, row.texture, row.answer, written, row.flags)
-                    for row in rows
-                    for written in (confidence_text(row.confidence),)
-                )
-        return out.getvalue()
+        lines = (
+            (
+                suite,
+                cell,
+                branch,
+                row.file,
+                row.label,
+                row.texture,
+                row.answer,
+                confidence_text(row.confidence),
+                row.flags,
+            )
+            for branch, cells in self.rows.items()
+            for (suite, cell), rows in cells.items()
+            for row in rows
+        )
+        return csv_text(PER_IMAGE, lines)
 
     def _facts(self, found: Found) -> dict[str, Any]:
         of_measure = {name: _plain(value) for name, value in asdict(found.measure).items()}

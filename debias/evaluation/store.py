@@ -1,14 +1,16 @@
 """Finished cells on disk, so that a run which was stopped computes none of them twice.
 
-    RESULTS/cells/<key>.csv
+    RESULTS/cells/<key>.csv     its first line is a sha256 over the key and the table that follows
 
 The key is a sha256 over all that the rows depend on: weights, network, images (their bytes), labels, attack, branch,
-precision, and how images are made. Other weights or other data are another key, so nothing stale is ever found.
+precision, and how images are made. Other weights or other data are another key, so nothing stale is ever found; a file
+that was changed, damaged or renamed does not have its sha256, and its cell is answered again.
 """
 
 import csv
 import hashlib
 import io
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +20,7 @@ from debias.style_transfer.files import write_atomically
 
 from .cell import Row
 
-__all__ = ["FORMAT", "Store", "confidence_text", "key_of", "row_of"]
+__all__ = ["FORMAT", "Store", "confidence_text", "csv_text", "key_of", "row_of"]
 
 FORMAT = 1  # of the rows: raise it when the same cell is answered otherwise
 COLUMNS = ("file", "label", "texture", "answer", "confidence", "flags")
@@ -41,35 +43,50 @@ class Store:
         self.folder = folder
 
     def read(self, key: str, count: int) -> tuple[Row, ...] | None:
-        """The rows of a finished cell of `count` images; None where there are none, or a damaged file."""
+        """The rows of a finished cell of `count` images; None where there are none, or not what `write` wrote."""
         if self.folder is None:
             return None
         try:
-            with self._path(key).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                rows = tuple(from_table(file))
-        except (OSError, ValueError):
+            seal, _, table = self._path(key).read_bytes().partition(b"\n")
+            if seal != _seal(key, table):
+                return None
+            text = table.decode("utf-8", "surrogateescape")
+            rows = tuple(from_table(io.StringIO(text, newline="")))
+        except (OSError, ValueError, csv.Error):
             return None
         return rows if len(rows) == count else None
 
     def write(self, key: str, rows: Sequence[Row]) -> None:
-        """Keep the rows of a finished cell: whole or not at all."""
-        if self.folder is not None:
-            write_atomically(self._path(key), to_table(rows))
+        """Keep the rows of a finished cell: whole or not at all. A folder in its place stays, and nothing is kept."""
+        if self.folder is not None and not self._path(key).is_dir():
+            table = to_table(rows)
+            write_atomically(self._path(key), _seal(key, table) + b"\n" + table)
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / "cells" / f"{key}.csv"
 
 
+def _seal(key: str, table: bytes) -> bytes:
+    """The first line of a cell: no other key, and no other table, has it."""
+    return f"sha256 {hashlib.sha256(key.encode() + table).hexdigest()}".encode()
+
+
 def to_table(rows: Iterable[Row]) -> bytes:
     """The rows as CSV with a header."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(
-        (row.file, row.label, row.texture, row.answer, confidence_text(row.confidence), row.flags) for row in rows
-    )
-    return out.getvalue().encode("utf-8", "surrogateescape")
+    lines = ((row.file, row.label, row.texture, row.answer, confidence_text(row.confidence), row.flags) for row in rows)
+    return csv_text(COLUMNS, lines).encode("utf-8", "surrogateescape")
+
+
+def csv_text(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table as CSV that is read back exactly with newline="", whatever a name holds."""
+    out = io.StringIO(newline="")
+    plain = csv.writer(out, lineterminator="\n")
+    quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for line in itertools.chain((header,), lines):
+        # The csv module quotes a field for the characters of its own line's end alone, but a reader ends lines at "\r".
+        (quoting if any("\r" in field for field in line) else plain).writerow(line)
+    return out.getvalue()
 
 
 def row_of(entry: Mapping[str, str]) -> Row:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from debias.pipelines.loading import torchvision_engine
-from debias.pipelines.loading.listing import IMAGE_EXTENSIONS, Listing, list_images, split_names
+from debias.pipelines.loading.listing import IMAGE_EXTENSIONS, Listing, list_images, split_names, stamp
 from debias.pipelines.loading.pixels import BadImageError, inspect
 from debias.pipelines.loading.sampler import EvalDraws
 from debias.pipelines.loading.scan import Scan
@@ -59,14 +59,14 @@ def open_pictures(paths: Sequence[Path]) -> Scan:
             facts.append(inspect(path.read_bytes()))
         except BadImageError as error:
             raise ValueError(f"{path}: {error}") from None
-    stamps = [path.stat() for path in paths]
+    statuses = [path.stat() for path in paths]
     listing = Listing(
         root=Path(os.curdir),
         classes=("",),
         names=tuple(os.fspath(path) for path in paths),
         labels=np.zeros(len(paths), dtype=np.int64),
-        sizes=np.array([stamp.st_size for stamp in stamps], dtype=np.int64),
-        stamps=np.array([stamp.st_mtime_ns for stamp in stamps], dtype=np.int64),
+        sizes=np.array([status.st_size for status in statuses], dtype=np.int64),
+        stamps=np.array([stamp(status) for status in statuses], dtype=np.int64),
     )
     return Scan(
         listing=listing,

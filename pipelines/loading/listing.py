@@ -30,8 +30,8 @@ class Listing:
     """Labelled samples in a fixed order; nothing is read before `read`.
 
     `names` are posix paths relative to `root` (`SHARD.tar/member` in shards), `labels` (N,) int64 indices into
-    `classes`, `sizes` (N,) bytes (`NOT_A_FILE` where there is no file to open), `stamps` (N,) the mtime in ns of the
-    file or its shard.
+    `classes`, `sizes` (N,) bytes (`NOT_A_FILE` where there is no file to open), `stamps` (N,) the `stamp` of
+    the file or its shard.
     """
 
     root: Path
@@ -245,4 +245,12 @@ def _status(path: str) -> tuple[int, int]:
     except OSError:
         return NOT_A_FILE, 0
     regular = (status.st_mode & 0o170000) == 0o100000
-    return (status.st_size if regular else NOT_A_FILE), status.st_mtime_ns
+    return (status.st_size if regular else NOT_A_FILE), stamp(status)
+
+
+def stamp(status: os.stat_result) -> int:
+    """64 bits of mtime, ctime and inode: another number for a file that was written, or put in the place of another.
+
+    The mtime alone can be set back. Python's hash of whole numbers is the same in every process.
+    """
+    return hash((status.st_mtime_ns, status.st_ctime_ns, status.st_ino))

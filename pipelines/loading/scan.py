@@ -1,6 +1,7 @@
 """Read every image once before training: DALI dies on a bad file, so bad ones are named and left out (or refused).
 
-Verdicts are kept in the user's cache folder by (name, size, mtime), so that a second start reads nothing.
+Verdicts are kept in the user's cache folder by name, size and a stamp of mtime, ctime and inode, so that a second start
+reads nothing.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from debias.style_transfer.files import atomic_file, cache_folder, waiting_lock
 from .listing import NOT_A_FILE, Listing
 from .pixels import MAX_BYTES, BadImageError, Facts, decode, inspect, reencode
 
-VERSION = 3  # of the verdicts: raise it when `pixels` judges or measures otherwise
+VERSION = 4  # of the verdicts: raise it when `pixels` judges or measures otherwise, or `stamp` is another number
 SHOWN = 10
 
 
@@ -194,7 +195,7 @@ def _cache_file(listing: Listing) -> Path:
 
 
 def _read_cache(listing: Listing) -> dict[str, tuple[int, int, Facts | str]]:
-    """Return name: (size, mtime in ns, verdict); empty where the cache is missing, old or broken."""
+    """Return name: (size, stamp, verdict); empty where the cache is missing, old or broken."""
     try:
         with open(_cache_file(listing)) as file:
             if json.loads(file.readline()) != {"version": VERSION}:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .listing import IMAGE_EXTENSIONS, Listing
+from .listing import IMAGE_EXTENSIONS, Listing, stamp
 
 MAX_MEMBERS = 10_000_000  # in one shard: webdataset shards hold thousands
 MAX_LABEL_BYTES = 1 << 20
@@ -80,7 +80,7 @@ def list_shards(paths: list[Path]) -> Listing:
         if sample.label is None:
             raise ValueError(f"{sample.image} in {shard.path} has no class; add a .cls or .json member with its key")
     classes, labels = _number([sample.label for _, sample in rows if sample.label is not None], paths[0].parent)
-    stamps = {shard.path: os.stat(shard.path).st_mtime_ns for shard in shards}
+    stamps = {shard.path: stamp(os.stat(shard.path)) for shard in shards}
     return Listing(
         root=root,
         classes=classes,

@@ -2,6 +2,8 @@
 
 import os
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,7 @@ from pictures import encoded, picture
 from PIL import Image
 
 from debias.pipelines.loading import scan as scan_module
-from debias.pipelines.loading.listing import Listing, list_images
+from debias.pipelines.loading.listing import Listing, list_images, stamp
 from debias.pipelines.loading.pixels import BadImageError, Facts, decode, inspect, reencode
 from debias.pipelines.loading.scan import BadFile, scan
 from debias.style_transfer.files import cache_folder
@@ -217,6 +219,30 @@ def test_a_second_start_decodes_nothing_and_a_changed_file_again(
     third = scan(list_images(photo_folder))
     assert looked == [len(JPEG)]
     assert third.shapes[third.listing.names.index("bee/01.jpg")].tolist() == [80, 100]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_repainted_file_of_the_same_size_and_date_is_read_again(photo_folder: Path, replaced: bool) -> None:
+    first = scan(list_images(photo_folder))
+    path = photo_folder / "bee" / "01.jpg"
+    before, data = path.stat(), path.read_bytes()
+    time.sleep(0.02)  # a tick of the clock that a file system takes its dates from
+    if replaced:
+        path.rename(photo_folder / ".old.jpg")
+    path.write_bytes(data[:-2] + b"\xff\xd8")  # as long
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    second = scan(list_images(photo_folder))
+    changed = dict(zip(second.listing.names, second.digests, strict=True)).get("bee/01.jpg")
+    assert changed != first.digests[first.listing.names.index("bee/01.jpg")]
+    assert len(first.digests) - len(second.digests) in (0, 1)  # others keep theirs
+
+
+def test_a_stamp_is_the_same_in_every_process(photo_folder: Path) -> None:
+    path = photo_folder / "bee" / "01.jpg"
+    asked = "import os, sys; from debias.pipelines.loading.listing import stamp; print(stamp(os.stat(sys.argv[1])))"
+    told = subprocess.run([sys.executable, "-c", asked, str(path)], check=True, capture_output=True, text=True).stdout
+    assert int(told) == stamp(path.stat())
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from debias.evaluation import evaluate, imagenet
+from debias.evaluation.cell import Row
 from debias.evaluation.measure import Measure
 from debias.evaluation.results import Results, read_results, read_rows, recompute
 from debias.evaluation.tables import markdown, plain, tex, written
@@ -222,6 +224,13 @@ def test_tables_of_several_branches() -> None:
     assert r"main & clean & top-1 & 50.0 \% & 40.0 to 60.0 \% & 1,200 \\" in latex
     assert r"shape\_bias" in latex
     assert latex.startswith("% a protocol\n% another\n\\begin{tabular}{lllrrr}")
+
+
+def test_names_with_any_end_of_a_line_come_back(done: tuple[Path, Path, Results], tmp_path: Path) -> None:
+    names = ("a\rb", "a\nb", "a\r\nb", "\r", 'a",b', "a")
+    rows = {"main": {("clean", ""): tuple(Row(f"{name}/x.png", name, name, 0.5, texture=name) for name in names)}}
+    (tmp_path / "per_image.csv").write_bytes(replace(done[2], rows=rows).per_image().encode())
+    assert {"main": {("clean", ""): tuple(*read_rows(tmp_path / "per_image.csv")["main"].values())}} == rows
 
 
 def test_imagenets_classes_are_not_listed(tmp_path: Path) -> None:
