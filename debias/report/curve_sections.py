@@ -24,6 +24,7 @@ EXPECTED = (
     "log_every",
     "val_branches",
 )
+LENGTH = ("epochs", "steps", "warmup_epochs")
 
 
 def corruptions_section(lines: Sequence[Row]) -> dict[str, Any] | None:
@@ -143,7 +144,10 @@ def other_settings(those: Sequence[Entry]) -> str:
     """In what the trainings differ beside their objectives, in a sentence; empty where in nothing."""
     trained = [(entry.label, entry.training.settings) for entry in those if entry.training is not None]
     told = []
-    for name in dict.fromkeys(name for _, settings in trained for name in settings if name not in EXPECTED):
+    # A comparison gives each the same time, so the length of a training follows from its objective.
+    compared = all(entry.training.budget is not None for entry in those if entry.training is not None)
+    expected = (*EXPECTED, *(LENGTH if compared else ()))
+    for name in dict.fromkeys(name for _, settings in trained for name in settings if name not in expected):
         used = {label: str(settings.get(name)) for label, settings in trained}
         if name in OF_OBJECTIVE:  # None where an objective has it not
             used = {label: value for label, value in used.items() if value != "None"}
