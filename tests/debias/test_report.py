@@ -624,7 +624,8 @@ def test_what_only_one_objective_has_stands_in_its_card(folder: Path) -> None:
 
 def compared(folder: Path, record: object) -> str:
     """The words of a page on the two runs of a comparison with this record."""
-    runs = [made.write_run(folder / "out" / "runs" / name) for name in ("vanilla", "debiased")]
+    names = ("vanilla", "debiased")
+    runs = [made.write_run(folder / "out" / "runs" / name, objective=name, epochs=len(name)) for name in names]
     text = record if isinstance(record, str) else json.dumps(record)
     (folder / "out" / "compare.json").write_text(text)
     return text_of(make_page(runs))
@@ -639,6 +640,7 @@ def test_the_page_tells_the_times_of_a_comparison(folder: Path, monkeypatch: pyt
     assert "vanilla 2,240 300 debiased 52 330" in text
     assert "different times" not in text
     assert "interrupted" not in text
+    assert "differ in more" not in text  # their lengths follow from the time
     text = compared(folder, {"plan": PLAN, "seconds": {"vanilla": 300.2, "debiased": 331.0}})
     assert "by more than 10 % (vanilla 300 seconds, debiased 331 seconds)" in text
     text = compared(folder, {"plan": PLAN, "seconds": {"vanilla": 300.2}})
