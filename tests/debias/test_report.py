@@ -336,6 +336,7 @@ def test_a_doubted_change_is_grey_and_its_note_is_in_the_tip(folder: Path) -> No
         made.write_results(folder / name, name, [measure], weights=name * 64, objective=name)
     page = make_page([folder / "a", folder / "b"]).decode()
     assert '<span class="delta unclear">(+60.0)</span>' in page
+    assert "or a note takes it back" in page
     assert f"<span>no change is counted, since {STUCK}</span><span>{STUCK}</span>" in page
 
 
