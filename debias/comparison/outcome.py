@@ -45,13 +45,15 @@ def _cell(row: Row, base: Row, key: Key, width: int) -> str:
 
 
 def _leaning(lines: Sequence[Row]) -> list[str]:
-    """For each network the classes whose objects it takes by their texture."""
+    """For each network the classes whose objects it clearly takes by their texture."""
     told = []
     for row in lines:
         found = leaning(row.decisions, NAMED)
         if found:
             classes = ", ".join(f"{name} ({cues.texture} of {cues.named})" for name, cues in found)
             told.append(f"{row.title} goes by texture most surely for {classes}")
-    if told:
+        elif row.decisions:
+            told.append(f"{row.title} goes by texture surely for no class")
+    if any(leaning(row.decisions, NAMED) for row in lines):
         told.append("  in brackets: of the cue conflicts it answered by a cue, those answered by the texture")
     return told

@@ -76,7 +76,9 @@ def _column(key: Key, lines: Sequence[Row]) -> dict[str, Any]:
     n = f"n = {sizes[0]:,}" if len(sizes) == 1 else f"n = {sizes[0]:,} to {sizes[-1]:,}"
     title = TITLES.get(suite, suite)
     name, of = (
-        (title, cell or "top-1") if metric == "top-1" else (f"{metric[0].upper()}{metric[1:]}", f"{title} {cell}")
+        (title, cell or "top-1")
+        if metric == "top-1"
+        else (metric if metric.startswith("mCE") else f"{metric[0].upper()}{metric[1:]}", f"{title} {cell}")
     )
     unit = "a count" if measures[0].unit == "count" else ""
     better = {"lower": "lower is better", "neither": "neither is better"}.get(measures[0].better, "")
