@@ -75,11 +75,8 @@ def _column(key: Key, lines: Sequence[Row]) -> dict[str, Any]:
     sizes = sorted({measure.n for measure in measures})
     n = f"n = {sizes[0]:,}" if len(sizes) == 1 else f"n = {sizes[0]:,} to {sizes[-1]:,}"
     title = TITLES.get(suite, suite)
-    name, of = (
-        (title, cell or "top-1")
-        if metric == "top-1"
-        else (metric if metric.startswith("mCE") else f"{metric[0].upper()}{metric[1:]}", f"{title} {cell}")
-    )
+    spoken = metric if metric.startswith("mCE") else f"{metric[0].upper()}{metric[1:]}"
+    name, of = (title, cell or "top-1") if metric == "top-1" else (spoken, f"{title} {cell}")
     unit = "a count" if measures[0].unit == "count" else ""
     better = {"lower": "lower is better", "neither": "neither is better"}.get(measures[0].better, "")
     return {"name": name, "notes": [note for note in (of.strip(), better, unit, n) if note]}
