@@ -13,6 +13,7 @@ from debias.evaluation.cell import Row
 from debias.evaluation.measure import Measure
 from debias.evaluation.results import Results, read_results, read_rows, recompute
 from debias.evaluation.tables import markdown, plain, tex, written
+from debias.style_transfer.files import sha256_file
 from debias.train.weights_file import InputSpec
 
 from .subjects_for_tests import CLASSES, SPEC, evaluation, images_in, subject
@@ -81,7 +82,14 @@ def test_a_changed_answer_changes_the_numbers(done: tuple[Path, Path, Results], 
     rows[1][6] = next(name for name in CLASSES if name != rows[1][6])
     with (tmp_path / "per_image.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-    (tmp_path / "results.json").write_bytes((out / "results.json").read_bytes())
+    text = (out / "results.json").read_text()
+    (tmp_path / "results.json").write_text(text)
+    for reader in (lambda: recompute(tmp_path / "per_image.csv"), lambda: read_results(tmp_path)):
+        with pytest.raises(ValueError, match=r"per_image\.csv is not the one .*; evaluate again$"):
+            reader()
+    before, after = (sha256_file(folder / "per_image.csv") for folder in (out, tmp_path))
+    assert text.count(before) == 1
+    (tmp_path / "results.json").write_text(text.replace(before, after))
     again = recompute(tmp_path / "per_image.csv")
     assert again[0][1].value != results.measures[0].value
     assert [repr(one) for _, one in again[14:]] == [repr(one) for one in results.measures[14:]]
