@@ -211,7 +211,21 @@ def test_tables_of_several_branches() -> None:
     latex = tex(PAIRS)
     assert r"main & clean & top-1 & 50.0 \% & 40.0 to 60.0 \% & 1,200 \\" in latex
     assert r"shape\_bias" in latex
-    assert latex.startswith("% a protocol\n% another\n\\begin{tabular}{lllrrr}")
+    assert latex.startswith("\\begin{tabular}{lllrrr}")
+    assert latex.endswith("\\end{tabular}\n\na protocol\n\nanother\n")
+
+
+def test_names_are_no_markup() -> None:
+    name = "a\nb\r|<b>`c`\u202e\x07&\\d\udcff"
+    pairs = [("main", Measure("clean", "top-1", 0.5, 3, f"of {name}", cell=name, note=f"but {name}"))]
+    text = markdown(pairs, protocols=True)
+    shown = r"a\\nb\\r\|&lt;b>\`c\`\\u202e\\x07&amp;\\d\\udcff"
+    assert len(text.splitlines()) == 7  # three of the table, a protocol, a note, and what parts them
+    assert text.count(shown) == 3
+    latex = tex(pairs)
+    assert len(latex.splitlines()) == 7
+    assert not any(letter in text + latex for letter in "\r\u202e\x07\udcff")
+    assert "of a\\textbackslash{}nb" in latex.splitlines()[-1]
 
 
 def test_names_with_any_end_of_a_line_come_back(done: tuple[Path, Path, Results], tmp_path: Path) -> None:
