@@ -10,6 +10,7 @@ per_image.csv.
 """
 
 import csv
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from torch import nn
 
 from debias import __version__
 from debias.pipelines.loading.scan import BadFile
-from debias.style_transfer.files import write_atomically
+from debias.style_transfer.files import sha256_file, write_atomically
 from debias.train.weights_file import InputSpec
 
 from . import imagenet
@@ -84,13 +85,14 @@ class Results:
     def write(self, folder: Path) -> None:
         """Write results.json, per_image.csv, table.md and table.tex: each whole or not at all, results.json last."""
         pairs = [(found.branch, found.measure) for found in self.found]
-        write_atomically(folder / "per_image.csv", self.per_image().encode("utf-8", "surrogateescape"))
+        answers = self.per_image().encode("utf-8", "surrogateescape")
+        write_atomically(folder / "per_image.csv", answers)
         write_atomically(folder / "table.md", self._page().encode())
         write_atomically(folder / "table.tex", tex([pair for pair in pairs if pair[1].headline]).encode())
-        write_atomically(folder / "results.json", self.json().encode())
+        write_atomically(folder / "results.json", self.json(hashlib.sha256(answers).hexdigest()).encode())
 
-    def json(self) -> str:
-        """The text of results.json; what is not defined is null."""
+    def json(self, per_image_sha256: str) -> str:
+        """The text of results.json, beside a per_image.csv of this sha256; what is not defined is null."""
         said = {
             "format": FORMAT,
             "version": VERSION,
@@ -99,6 +101,7 @@ class Results:
             "settings": dict(self.settings),
             "left_out": {file.name: file.reason for file in self.bad},
             "images": dict(self.images),
+            "per_image_sha256": per_image_sha256,
             "measures": [self._facts(found) for found in self.found],
         }
         return json.dumps(said, indent=2, allow_nan=False) + "\n"
@@ -162,7 +165,11 @@ def found_in(
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
-    """What RESULTS/results.json says. Raises ValueError, one line, where there is none that can be read."""
+    """What RESULTS/results.json says.
+
+    Raises ValueError, one line, where there is none that can be read, or where per_image.csv has other answers, as
+    those of an evaluation that was killed between the two files.
+    """
     path = Path(folder) / "results.json"
     try:
         said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -172,6 +179,10 @@ def read_results(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not written by debias evaluate")
     if said.get("version") != VERSION:
         raise ValueError(f"{path}: written by another version of debias ({said.get('debias')}); evaluate again")
+    answers = path.with_name("per_image.csv")
+    expected = said.get("per_image_sha256")
+    if expected is not None and answers.is_file() and sha256_file(answers) != expected:
+        raise ValueError(f"{answers} is not the one that results.json was counted from; evaluate again")
     return said
 
 

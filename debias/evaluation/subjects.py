@@ -141,7 +141,9 @@ def _subject(
     device: str | torch.device,
     objective: str = "",
 ) -> Subject:
-    """`known` are the classes that the weights name, `named` those of --classes, which go before."""
+    """`known` are the classes that the weights name, `named` those of --classes; ValueError where there are both."""
+    if known is not None and named is not None and tuple(known) != tuple(named):
+        raise ValueError(f"--classes: the weights of {name} name their {len(known)} classes themselves; leave it out")
     spec = replace(network.spec, size=size or network.spec.size)
     network.spec = spec
     network.requires_grad_(False).to(device).eval()
@@ -150,7 +152,7 @@ def _subject(
         name=name,
         network=network,
         spec=spec,
-        classes=_classes(name, count, named or known),
+        classes=_classes(name, count, known if named is None else named),
         weights=weights_digest(network.network),
         model=network.name,
         branches=branch_batchnorm.branches(network),

@@ -1,6 +1,7 @@
 """Measures as text: for the terminal, Markdown and LaTeX."""
 
 import math
+import unicodedata
 from collections.abc import Sequence
 
 from .measure import Measure
@@ -12,6 +13,9 @@ _TEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
 }
+
+_MARKDOWN = {letter: f"\\{letter}" for letter in "|`\\"} | {"<": "&lt;", "&": "&amp;"}
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of Unicode
 
 Pairs = Sequence[tuple[str, Measure]]  # branch and measure
 
@@ -62,25 +66,28 @@ def markdown(pairs: Pairs, *, protocols: bool = False) -> str:
     numbers = len(titles) - (4 if protocols else 3)
     rule = ["---" if index < numbers else "---:" for index in range(len(titles))]
     text = "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [titles, rule, *lines]
+        "| " + " | ".join(line) + " |" for line in [titles, rule, *(list(map(_marked, line)) for line in lines)]
     )
-    notes = [f"- {measure.suite}, {measure.metric}: {measure.note}" for _, measure in pairs if measure.note]
+    notes = [
+        f"- {_marked(f'{measure.suite}, {measure.metric}: {measure.note}')}" for _, measure in pairs if measure.note
+    ]
     parts = [text]
     if protocols:
-        parts.append("\n".join(f"{number}. {protocol}" for number, protocol in enumerate(listed, 1)))
+        parts.append("\n".join(f"{number}. {_marked(protocol)}" for number, protocol in enumerate(listed, 1)))
     if notes:
         parts.append("\n".join(dict.fromkeys(notes)))
     return "\n\n".join(parts)
 
 
 def tex(pairs: Pairs) -> str:
-    """A LaTeX tabular, with the protocols as comments."""
+    """A LaTeX tabular, with the protocols as a line each below it."""
     titles, lines = columns(pairs)
     words, numbers = len(titles) - 3, 3
     body = [" & ".join(map(_escaped, line)) + r" \\" for line in [titles, *lines]]
-    comments = [f"% {protocol}" for protocol in dict.fromkeys(measure.protocol for _, measure in pairs)]
+    protocols = [_escaped(protocol) for protocol in dict.fromkeys(measure.protocol for _, measure in pairs)]
     rows = [body[0], r"\hline", *body[1:]]
-    return "\n".join([*comments, rf"\begin{{tabular}}{{{'l' * words}{'r' * numbers}}}", *rows, r"\end{tabular}"]) + "\n"
+    table = [rf"\begin{{tabular}}{{{'l' * words}{'r' * numbers}}}", *rows, r"\end{tabular}"]
+    return "\n".join(table + [line for protocol in protocols for line in ("", protocol)]) + "\n"
 
 
 def _interval(measure: Measure) -> str:
@@ -90,4 +97,17 @@ def _interval(measure: Measure) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_TEX.get(letter, letter) for letter in text)
+    return "".join(_TEX.get(letter, letter) for letter in _visible(text))
+
+
+def _marked(text: str) -> str:
+    """Text for Markdown, on one line, in which no letter of a name is markup."""
+    return "".join(_MARKDOWN.get(letter, letter) for letter in _visible(text))
+
+
+def _visible(text: str) -> str:
+    """`text` with escapes for what ends a line or cannot be seen: control and bidi characters, lone surrogates."""
+    return "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _UNSEEN else letter
+        for letter in text
+    )

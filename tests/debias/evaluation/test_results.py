@@ -13,6 +13,7 @@ from debias.evaluation.cell import Row
 from debias.evaluation.measure import Measure
 from debias.evaluation.results import Results, read_results, read_rows, recompute
 from debias.evaluation.tables import markdown, plain, tex, written
+from debias.style_transfer.files import sha256_file
 from debias.train.weights_file import InputSpec
 
 from .subjects_for_tests import CLASSES, SPEC, evaluation, images_in, subject
@@ -101,7 +102,14 @@ def test_a_changed_answer_changes_the_numbers(done: tuple[Path, Path, Results], 
     rows[1][6] = next(name for name in CLASSES if name != rows[1][6])
     with (tmp_path / "per_image.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-    (tmp_path / "results.json").write_bytes((out / "results.json").read_bytes())
+    text = (out / "results.json").read_text()
+    (tmp_path / "results.json").write_text(text)
+    for reader in (lambda: recompute(tmp_path / "per_image.csv"), lambda: read_results(tmp_path)):
+        with pytest.raises(ValueError, match=r"per_image\.csv is not the one .*; evaluate again$"):
+            reader()
+    before, after = (sha256_file(folder / "per_image.csv") for folder in (out, tmp_path))
+    assert text.count(before) == 1
+    (tmp_path / "results.json").write_text(text.replace(before, after))
     again = recompute(tmp_path / "per_image.csv")
     assert again[0][1].value != results.measures[0].value
     assert [repr(one) for _, one in again[14:]] == [repr(one) for one in results.measures[14:]]
@@ -223,7 +231,21 @@ def test_tables_of_several_branches() -> None:
     latex = tex(PAIRS)
     assert r"main & clean & top-1 & 50.0 \% & 40.0 to 60.0 \% & 1,200 \\" in latex
     assert r"shape\_bias" in latex
-    assert latex.startswith("% a protocol\n% another\n\\begin{tabular}{lllrrr}")
+    assert latex.startswith("\\begin{tabular}{lllrrr}")
+    assert latex.endswith("\\end{tabular}\n\na protocol\n\nanother\n")
+
+
+def test_names_are_no_markup() -> None:
+    name = "a\nb\r|<b>`c`\u202e\x07&\\d\udcff"
+    pairs = [("main", Measure("clean", "top-1", 0.5, 3, f"of {name}", cell=name, note=f"but {name}"))]
+    text = markdown(pairs, protocols=True)
+    shown = r"a\\nb\\r\|&lt;b>\`c\`\\u202e\\x07&amp;\\d\\udcff"
+    assert len(text.splitlines()) == 7  # three of the table, a protocol, a note, and what parts them
+    assert text.count(shown) == 3
+    latex = tex(pairs)
+    assert len(latex.splitlines()) == 7
+    assert not any(letter in text + latex for letter in "\r\u202e\x07\udcff")
+    assert "of a\\textbackslash{}nb" in latex.splitlines()[-1]
 
 
 def test_names_with_any_end_of_a_line_come_back(done: tuple[Path, Path, Results], tmp_path: Path) -> None:

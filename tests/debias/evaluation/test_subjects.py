@@ -173,6 +173,14 @@ def test_weights_of_ours_bring_their_classes_and_their_images(run: Path) -> None
     assert torch.allclose(logits(of, "stylized"), logits(load_subject(run, model=SMALL), "stylized"))
 
 
+def test_classes_do_not_rename_those_that_weights_name(run: Path, tmp_path: Path, classes: Path) -> None:
+    assert load_subject(run, model=SMALL, classes=classes).classes == CLASSES  # the same ones
+    (tmp_path / "others.txt").write_text("dog\ncat\nowl\n")
+    for name, given in ((run, {"model": SMALL}), (SMALL, {"weights": run / "model.safetensors"})):
+        with pytest.raises(ValueError, match=r"^--classes: .* name their 3 classes themselves; leave it out$"):
+            load_subject(name, classes=tmp_path / "others.txt", **given)  # type: ignore[arg-type]
+
+
 def refusals(folder: Path) -> list[tuple[tuple[str, ...], dict[str, object], tuple[str, ...]]]:
     torch.save(small().state_dict(), folder / "bare.pth")
     torch.save({"a": torch.zeros(3)}, folder / "other.pth")

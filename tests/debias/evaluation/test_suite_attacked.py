@@ -13,7 +13,7 @@ from debias.evaluation.cell import Row
 from debias.evaluation.subject import Subject
 from debias.evaluation.subjects import as_subject
 from debias.evaluation.suites import Request, find_suite
-from debias.evaluation.suites.attacked import LOSSES
+from debias.evaluation.suites.attacked import LOSSES, SUITES
 from debias.train.models import Normalised
 
 from .subjects_for_tests import CLASSES, SIZE, SPEC, Recording, images_in, runner, subject
@@ -110,6 +110,25 @@ def test_a_protocol_names_the_attack_and_its_loss(name: str, words: Sequence[str
 def rows() -> list[Row]:
     one = Row("a", "cat", "cat", 0.9)
     return [one, replace(one, answer="owl"), replace(one, answer="owl", flags="tie zero-gradient"), one]
+
+
+def test_pgd_starts_away_from_the_image_and_elsewhere_for_another_seed() -> None:
+    images = torch.full((2, 3, SIZE, SIZE), 0.5)
+    request = Request(subject(), "data")
+    starts = []
+    for seed in (0, 1):
+        seen: list[Tensor] = []
+
+        def logits(x: Tensor, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(x.detach().clone())
+            return x.flatten(1)[:, :3]
+
+        draws = [torch.Generator().manual_seed(10 * seed + place) for place in range(2)]
+        SUITES["pgd"].attack(request, "logit")(logits, images, torch.tensor([0, 1]), draws)
+        starts.append(seen[0])
+    for start in starts:
+        assert 0.9 * 4 / 255 < (start - images).abs().max() <= 4 / 255 + 1e-6
+    assert not torch.equal(starts[0], starts[1])
 
 
 def test_measures_count_hits_and_zero_gradients() -> None:
