@@ -22,6 +22,7 @@ from .conftest import Run
 
 def test_the_tour(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "SPLITS", dict.fromkeys(shapes.SPLITS, 1) | {"train": 4, "cue-conflict": 15})
+    monkeypatch.setattr(comparison, "PROBE", 4)
     result = run("demo", "--out", "tour", "--minutes", "0.05")
     assert result.exit_code == 0, result.output
     for name in ("vanilla", "advprop+debiased"):
