@@ -6,9 +6,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
+from debias.pipelines.loading.listing import other_files
+from debias.pipelines.loading.scan import SHOWN, BadFile
 from debias.style_transfer.files import folder_lock
 from debias.train.world import World, join
 
+from ..wording import counted
 from .baseline import read_baseline
 from .cell import Row
 from .labels import evaluated_split
@@ -178,6 +181,7 @@ class _Run:
     ) -> None:
         self.evaluation, self.subject, self.out, self.world, self.teller = evaluation, subject, out, world, teller
         self.branches = self._branches()
+        self.others: list[BadFile] = []
         self.runner = Runner(subject, evaluation.runner, world, Store(out))
         self.request = Request(
             subject=subject,
@@ -194,6 +198,7 @@ class _Run:
     def results(self) -> Results | None:
         jobs = self._jobs()
         self._check_baseline(jobs)
+        self._look_for_others(jobs)
         rows = self._answer(jobs)
         if not self.world.leads:
             return None
@@ -204,7 +209,7 @@ class _Run:
             for suite in self.evaluation.suites
             for one in found_in(find_suite(suite).measures(rows[branch], self.request), branch, cells)
         )
-        bad = tuple(dict.fromkeys(file for job in jobs for file in job.loader.bad))
+        bad = tuple(dict.fromkeys([*(file for job in jobs for file in job.loader.bad), *self.others]))
         settings = {**self.evaluation.flat(), "splits": self.request.splits, "device": self.world.device.type}
         # A report shows the cue conflicts that were answered; other images nobody looks at one by one.
         images = {
@@ -241,6 +246,22 @@ class _Run:
         for job in jobs:
             if job.cell.suite in ("clean", "corruptions"):
                 baseline.check(job.cell.suite, job.cell.name, job.data, job.preprocessing)
+
+    def _look_for_others(self, jobs: Sequence[Job]) -> None:
+        """Name the files in class folders that are of other kinds than images; ValueError with --strict."""
+        listings = {job.cell.images.root: job.cell.images for job in jobs}
+        self.others = [
+            BadFile(name, f"a file of another kind, {Path(name).suffix or 'without an extension'}")
+            for listing in listings.values()
+            for name in other_files(listing)
+        ]
+        if self.others and self.evaluation.runner.strict:
+            shown = ", ".join(file.name for file in self.others[:SHOWN])
+            more = f" and {len(self.others) - SHOWN:,} more" if len(self.others) > SHOWN else ""
+            raise ValueError(
+                f"{counted(len(self.others), 'file')} of other kinds than images in the class folders "
+                f"(remove them, or leave out --strict to skip them): {shown}{more}"
+            )
 
     def _answer(self, jobs: Sequence[Job]) -> dict[str, dict[tuple[str, str], tuple[Row, ...]]]:
         kept = [self.runner.stored(job) for job in jobs]

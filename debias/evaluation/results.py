@@ -31,7 +31,7 @@ from .measure import Measure
 from .store import confidence_text, csv_text, key_of, row_of
 from .subject import Subject
 from .suites import Request, find_suite
-from .tables import markdown, tex
+from .tables import markdown, marked, tex
 
 __all__ = ["FORMAT", "VERSION", "Found", "Results", "read_results", "recompute"]
 
@@ -139,14 +139,14 @@ class Results:
         pairs = [(found.branch, found.measure) for found in self.found]
         headline, others = ([pair for pair in pairs if pair[1].headline is wanted] for wanted in (True, False))
         parts = [
-            f"# {self.subject.name}",
+            f"# {marked(self.subject.name)}",
             f"Weights sha256 `{self.subject.weights}`, network `{self.subject.model}`.",
             markdown(headline, protocols=True),
         ]
         if others:
             parts += ["## Details", markdown(others, protocols=True)]
         if self.bad:
-            lines = (f"- `{file.name}`: {file.reason}" for file in self.bad)
+            lines = (f"- {marked(file.name)}: {marked(file.reason)}" for file in self.bad)
             parts += ["## Files that could not be read, and are in no number", "\n".join(lines)]
         return "\n\n".join(parts) + "\n"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .measure import Measure
 
-__all__ = ["columns", "markdown", "plain", "tex", "written"]
+__all__ = ["columns", "markdown", "marked", "plain", "tex", "written"]
 
 _TEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -66,14 +66,14 @@ def markdown(pairs: Pairs, *, protocols: bool = False) -> str:
     numbers = len(titles) - (4 if protocols else 3)
     rule = ["---" if index < numbers else "---:" for index in range(len(titles))]
     text = "\n".join(
-        "| " + " | ".join(line) + " |" for line in [titles, rule, *(list(map(_marked, line)) for line in lines)]
+        "| " + " | ".join(line) + " |" for line in [titles, rule, *(list(map(marked, line)) for line in lines)]
     )
     notes = [
-        f"- {_marked(f'{measure.suite}, {measure.metric}: {measure.note}')}" for _, measure in pairs if measure.note
+        f"- {marked(f'{measure.suite}, {measure.metric}: {measure.note}')}" for _, measure in pairs if measure.note
     ]
     parts = [text]
     if protocols:
-        parts.append("\n".join(f"{number}. {_marked(protocol)}" for number, protocol in enumerate(listed, 1)))
+        parts.append("\n".join(f"{number}. {marked(protocol)}" for number, protocol in enumerate(listed, 1)))
     if notes:
         parts.append("\n".join(dict.fromkeys(notes)))
     return "\n\n".join(parts)
@@ -100,7 +100,7 @@ def _escaped(text: str) -> str:
     return "".join(_TEX.get(letter, letter) for letter in _visible(text))
 
 
-def _marked(text: str) -> str:
+def marked(text: str) -> str:
     """Text for Markdown, on one line, in which no letter of a name is markup."""
     return "".join(_MARKDOWN.get(letter, letter) for letter in _visible(text))
 

@@ -122,6 +122,21 @@ def list_images(data: str | os.PathLike[str], split: str = "train", *, flat: boo
     return list_shards(shards) if shards else _list_folder(root, flat)
 
 
+def other_files(listing: Listing) -> tuple[str, ...]:
+    """The visible files in the class folders of `listing` that are no images by their names, sorted; none for shards.
+
+    They were passed over: an .avif among .jpg, for instance.
+    """
+    found = []
+    for name in listing.classes if not listing.archives else ():
+        for folder, below, files in os.walk(os.path.join(listing.root, name)) if name else ():
+            below[:] = [each for each in below if not each.startswith(".")]
+            inside = Path(folder).relative_to(listing.root)
+            others = (each for each in files if Path(each).suffix.lower() not in IMAGE_EXTENSIONS)
+            found += [(inside / each).as_posix() for each in others if not each.startswith(".")]
+    return tuple(sorted(found))
+
+
 def split_names(data: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the splits of `data`, in the order train, val, test; none where `list_images` would use it whole."""
     from .shards import is_pattern  # it needs this module's names

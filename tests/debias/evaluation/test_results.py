@@ -173,6 +173,19 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert "cat/0000.png" in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
+    data = images_in(tmp_path / "data", 9)
+    (data / "cat" / "deep").mkdir()
+    for name in ("cat/k.avif", "cat/deep/k.HEIC", "dog/`\udcff\n.avif", "dog/.hidden"):
+        (data / name).write_bytes(b"an image of another kind")
+    results = evaluate(subject(), "clean", data, out=tmp_path / "out", engine="torchvision")
+    assert results.measures[0].n == 9
+    assert list(read_results(tmp_path / "out")["left_out"]) == ["cat/deep/k.HEIC", "cat/k.avif", "dog/`\udcff\n.avif"]
+    assert r"- dog/\`\\udcff\\n.avif: " in (tmp_path / "out" / "table.md").read_text()
+    with pytest.raises(ValueError, match=r"3 files of other kinds .*: cat/deep/k\.HEIC, cat/k\.avif, dog"):
+        evaluate(subject(), "clean", data, out=None, engine="torchvision", strict=True)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
