@@ -18,9 +18,12 @@ def resamples(count: int) -> Iterator[NDArray[np.int64]]:
 
 
 def percentiles(values: Iterable[float]) -> tuple[float, float]:
-    """The ends of the middle 95 %; (NaN, NaN) where a value is undefined."""
+    """The ends of the middle 95 %; (NaN, NaN) where a value is undefined, and where all are one.
+
+    Images that are all alike say nothing about other images: an interval without width would claim that they do.
+    """
     found = np.array(list(values))
-    if not np.isfinite(found).all():
+    if not np.isfinite(found).all() or np.allclose(found, found[0], rtol=1e-12, atol=0):
         return np.nan, np.nan
     low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)

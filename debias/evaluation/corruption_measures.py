@@ -108,7 +108,7 @@ class CorruptionRows:
             f"{self.protocol}; mean top-1 error over {len(corruptions)} corruptions x 5 severities, not normalised",
             low=low,
             high=high,
-            interval="bootstrap",
+            interval="none" if math.isnan(low) else "bootstrap",
             better="lower",
             headline=len(corruptions) == len(CORRUPTIONS) and not self.of_imagenet,
         )

@@ -80,7 +80,7 @@ def _interval(rows: Sequence[Row]) -> tuple[float, float]:
     low, high = interval_of_mean(
         np.array([signs[_bin(row)] * ((row.answer == row.label) - row.confidence) for row in rows])
     )
-    return max(0.0, low), high
+    return (low if math.isnan(low) else max(0.0, low)), high
 
 
 def _calibration(rows: Sequence[Row], count: int, split: str) -> list[Measure]:
@@ -98,7 +98,7 @@ def _calibration(rows: Sequence[Row], count: int, split: str) -> list[Measure]:
         protocol,
         low=low,
         high=high,
-        interval="bootstrap" if rows else "none",
+        interval="none" if math.isnan(low) else "bootstrap",
         better="lower",
         headline=True,
     )
