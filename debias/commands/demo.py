@@ -26,7 +26,7 @@ SUITE = "clean,silhouettes,fgsm,cue-conflict"
 @click.option(
     "--out", type=click.Path(path_type=Path), default="demo", show_default=True, help="Folder of the results."
 )
-@click.option("--minutes", type=float, default=4, show_default=True, help="Training time of both networks together.")
+@click.option("--minutes", type=float, default=2, show_default=True, help="Training time of both networks together.")
 @dry_run_option
 def command(out: Path, minutes: float, dry_run: bool) -> None:
     """A tour on embedded data: no download, no GPU.
