@@ -25,13 +25,13 @@ def test_the_tour(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(comparison, "PROBE", 4)
     result = run("demo", "--out", "tour", "--minutes", "0.05")
     assert result.exit_code == 0, result.output
-    for name in ("vanilla", "advprop+debiased"):
+    for name in ("vanilla", "debiased"):
         assert (folder / "tour" / "comparison" / "runs" / name / "model.safetensors").exists()
-    assert re.search(r"^ +vanilla +advprop\+debiased$", result.output, re.MULTILINE), result.output
+    assert re.search(r"^ +vanilla +debiased$", result.output, re.MULTILINE), result.output
     assert re.search(r"^shape bias +\S+ +\S+", result.output, re.MULTILINE), result.output
     page = folder / "tour" / "comparison" / "report.html"
     assert f"report -> {page.relative_to(folder)}: open it in a browser" in result.output
-    assert "advprop+debiased" in page.read_text()
+    assert "debiased" in page.read_text()
     assert str(Path("tour") / "sheet.png") in result.output
     with Image.open(folder / "tour" / "sheet.png") as sheet:
         sheet.load()
