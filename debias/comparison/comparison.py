@@ -113,13 +113,13 @@ class Comparison:
     def _plan(self, record: dict[str, Any], of: Facts) -> None:
         """Share out the time, write down what each objective gets, and say so."""
         each = (60 * self.settings.minutes - record["probe_seconds"]) / len(self.settings.names)
-        plans = {name: plan(each, record["step_seconds"][name], self._epoch_steps(of)) for name in self.settings.names}
+        times = record["step_seconds"]
         if not record["plan"]:
-            record["plan"] = {name: asdict(planned) for name, planned in plans.items()}
+            record["plan"] = {name: asdict(plan(each, times[name], self._epoch_steps(of))) for name in times}
             self._write(record)
         self.teller.say(f"{max(0, each) / 60:.3g} minutes of training for each objective:")
-        for name, planned in plans.items():
-            seconds = record["step_seconds"][name]
+        for name, seconds in times.items():
+            planned = Plan(**record["plan"][name])
             passes = planned.total * batch_size(self.settings, of) / of.images
             self.teller.say(
                 f"  {name:20} {1000 * seconds:7.0f} ms a step, so {counted(planned.total, 'step')}, "

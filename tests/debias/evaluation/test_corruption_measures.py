@@ -51,7 +51,7 @@ def baseline_folder(folder: Path, found: Cells, protocol: str = "as stored", cle
             {"suite": "clean", "metric": "top-1", "cell": "", "value": clean, "n": 10, "protocol": "c"}
             | {"data": "of clean", "preprocessing": PREPARED}
         )
-    subject = {"name": "/home/somebody/run", "model": "resnet50", "weights": "ab" * 32}
+    subject = {"name": "runs/somebody", "model": "resnet50", "weights": "ab" * 32}
     said = {"format": FORMAT, "version": VERSION, "subject": subject, "measures": entries}
     folder.mkdir(exist_ok=True)
     (folder / "results.json").write_text(json.dumps(said))

@@ -11,7 +11,7 @@ import pytest
 from debias.evaluation.measure import Measure
 from debias.report.page import make_page
 
-from . import report_folders as made
+from . import folders as made
 
 pytestmark = pytest.mark.slow
 
