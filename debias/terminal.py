@@ -53,7 +53,7 @@ class Answering:
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
-        self._checked = -PLAIN_SECONDS
+        self._checked = time.monotonic()
 
     def say(self, text: str) -> None:
         """A line of news, above the progress bar."""
