@@ -190,7 +190,7 @@ def _list_folder(root: Path, flat: bool) -> Listing:
     folders = [path for path in entries if path.is_dir()]
     images = [path for path in entries if path.suffix.lower() in IMAGE_EXTENSIONS and not path.is_dir()]
     if flat and images:
-        return _listing(root, ("",), [("", path.name) for path in images] + _inside(root, folders))
+        return list_files(root, ("",), [("", path.name) for path in images] + _inside(root, folders))
     if not folders:
         if images:
             raise ValueError(f"{root} holds images but no class folders; move them to {root}/<class>/")
@@ -204,7 +204,7 @@ def _list_folder(root: Path, flat: bool) -> Listing:
     if empty and not flat:
         shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
         raise ValueError(f"class folders without images in {root}: {shown}; fill or remove them")
-    return _listing(root, classes, [("", name) for _, name in found] if flat else found)
+    return list_files(root, classes, [("", name) for _, name in found] if flat else found)
 
 
 def _inside(root: Path, folders: list[Path]) -> list[tuple[str, str]]:
@@ -241,7 +241,8 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _listing(root: Path, classes: tuple[str, ...], found: list[tuple[str, str]]) -> Listing:
+def list_files(root: Path, classes: tuple[str, ...], found: Sequence[tuple[str, str]]) -> Listing:
+    """List `found`, pairs of a class and a posix path relative to `root`, in this order; no file is opened."""
     number = {name: index for index, name in enumerate(classes)}
     status = [_status(os.path.join(root, name)) for _, name in found]
     return Listing(
