@@ -45,7 +45,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml
-	$(call install,'.[dev$(comma)timm$(comma)webdataset$(comma)corruptions$(comma)onnx]')
+	$(call install,'.[dev$(comma)timm$(comma)detection$(comma)webdataset$(comma)corruptions$(comma)onnx]')
 	@touch $@ $(VENV)/.installed  # the tests need all that the demo needs
 
 comma := ,

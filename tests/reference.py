@@ -326,6 +326,52 @@ def cutmix(
     return mixed, labels
 
 
+# Lin et al., Microsoft COCO, ECCV 2014, and its evaluation server's rules, of one class
+
+Box = list[float]  # x0, y0, x1, y1
+
+
+def overlap(found: Box, truth: Box, region: bool) -> float:
+    """Intersection over union; over the found box alone where the truth is an ignored region."""
+    width = max(0.0, min(found[2], truth[2]) - max(found[0], truth[0]))
+    height = max(0.0, min(found[3], truth[3]) - max(found[1], truth[1]))
+    area = (found[2] - found[0]) * (found[3] - found[1])
+    other = (truth[2] - truth[0]) * (truth[3] - truth[1])
+    return width * height / (area if region else area + other - width * height)
+
+
+def average_precision(
+    truths: list[list[tuple[Box, bool]]], found: list[list[tuple[float, Box]]], threshold: float
+) -> float:
+    """Of images with their truths (box, ignored) and detections (score, box); NaN without a truth that counts."""
+    wanted = sum(not ignored for image in truths for _, ignored in image)
+    if not wanted:
+        return math.nan
+    verdicts: list[tuple[float, bool]] = []  # score and whether right, without those of ignored regions
+    for image, shown in enumerate(truths):
+        taken: set[int] = set()
+        for score, box in sorted(found[image], key=lambda one: -one[0]):
+            best, at = threshold, -1
+            for index, (truth, ignored) in enumerate(shown):
+                if not ignored and index not in taken and overlap(box, truth, False) >= best:
+                    best, at = overlap(box, truth, False), index
+            if at >= 0:
+                taken.add(at)
+                verdicts.append((score, True))
+            elif not any(ignored and overlap(box, truth, True) >= threshold for truth, ignored in shown):
+                verdicts.append((score, False))
+    verdicts.sort(key=lambda one: -one[0])
+    points: list[tuple[float, float]] = []  # recall, precision
+    for count in range(1, len(verdicts) + 1):
+        right = sum(verdict for _, verdict in verdicts[:count])
+        points.append((right / wanted, right / count))
+    at_recalls = [
+        max([precision for recall, precision in points if recall >= step / 100 - 1e-12], default=0.0)
+        for step in range(101)
+    ]
+    return sum(at_recalls) / 101
+
+
 def _total(values: list[Tensor]) -> Tensor:
     return torch.stack(values).sum()
 

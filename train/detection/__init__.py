@@ -1,0 +1,1 @@
+"""Detectors: networks, their losses per image, and what they are measured by."""
