@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from debias.pipelines import ImageLoader, image_loader
-from debias.pipelines.loading.scan import cpus
+from debias.pipelines.loading.verdicts import cpus
 from debias.pipelines.stylized_set.batches import Job, run, schedule
 from debias.pipelines.stylized_set.builder import Builder
 from debias.pipelines.stylized_set.files import make, write_image

@@ -9,7 +9,8 @@ import torch
 from debias.style_transfer import Images
 
 from .sampler import Draws
-from .scan import Scan, cpus
+from .scan import Scan
+from .verdicts import cpus
 
 ENGINES = ("auto", "dali", "torchvision")
 Interpolation = Literal["bilinear", "bicubic"]

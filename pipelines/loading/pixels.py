@@ -9,6 +9,7 @@ import hashlib
 import io
 import re
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -30,6 +31,16 @@ class Facts:
     width: int
     convert: bool
     digest: str
+
+    def row(self) -> tuple[int | str, ...]:
+        """Plain values, for `verdicts`."""
+        return self.height, self.width, self.convert, self.digest
+
+    @classmethod
+    def of_row(cls, row: list[Any]) -> Self:
+        """The facts with that row."""
+        height, width, convert, digest = row
+        return cls(int(height), int(width), bool(convert), str(digest))
 
 
 class BadImageError(Exception):

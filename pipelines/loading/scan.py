@@ -1,30 +1,21 @@
 """Read every image once before training: DALI dies on a bad file, so bad ones are named and left out (or refused).
 
-Verdicts are kept in the user's cache folder by name, size and a stamp of mtime, ctime and inode, so that a second start
-reads nothing.
+Verdicts are kept in the user's cache folder (`verdicts`), so that a second start reads nothing.
 """
 
-import contextlib
-import hashlib
-import json
 import os
-import stat
-import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from debias.style_transfer.files import atomic_file, cache_folder, waiting_lock
+from .listing import Listing
+from .pixels import BadImageError, Facts, decode, inspect, reencode
+from .verdicts import Judge, judge_files
 
-from .listing import NOT_A_FILE, Listing
-from .pixels import MAX_BYTES, BadImageError, Facts, decode, inspect, reencode
-
-VERSION = 4  # of the verdicts: raise it when `pixels` judges or measures otherwise, or `stamp` is another number
+VERSION = 4  # of the verdicts: raise it when `pixels` judges or measures otherwise, or `listing.stamp` changes
 SHOWN = 10
 
 
@@ -86,62 +77,8 @@ def scan(
 
     Bad files are left out and named in `bad`; with `strict`, or when none is good, a ValueError lists them.
     """
-    verdicts = _known(listing)
-    if None in verdicts:
-        with _scanning(listing) as alone:
-            verdicts = _known(listing)  # with what another process found out while this one waited
-            _judge_missing(listing, verdicts, threads or cpus(alone), progress)
-    return _sort_out(listing, [verdict for verdict in verdicts if verdict is not None], strict)
-
-
-def cpus(alone: bool = False) -> int:
-    """Return the CPUs this process may use; without `alone` a share of them, with the others of a torchrun here."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return available if alone else max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
-
-
-def _scanning(listing: Listing) -> contextlib.AbstractContextManager[bool]:
-    """One process scans, the others wait and read what it found: those of a torchrun all begin with the same scan."""
-    try:
-        return waiting_lock(_cache_file(listing).with_suffix(".lock"))
-    except RuntimeError:  # no home folder
-        return contextlib.nullcontext(False)
-
-
-def _known(listing: Listing) -> list[Facts | str | None]:
-    """The verdicts that need no reading; None for the others."""
-    cached = _read_cache(listing)
-    verdicts: list[Facts | str | None] = []
-    for index, (name, size, stamp) in enumerate(zip(listing.names, listing.sizes, listing.stamps, strict=True)):
-        known = cached.get(name)
-        if size == NOT_A_FILE:
-            verdicts.append(_why_no_file(listing.path(index)))
-        else:
-            verdicts.append(known[2] if known and known[:2] == (size, stamp) else None)
-    return verdicts
-
-
-def _judge_missing(
-    listing: Listing,
-    verdicts: list[Facts | str | None],
-    threads: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    """Fill in the verdicts that are None, and keep them for the next start; also those of a scan that is stopped."""
-    missing = [index for index, verdict in enumerate(verdicts) if verdict is None]
-    lasting, known = list(verdicts), len(listing) - len(missing)
-    try:
-        with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
-            # Pillow warns of large images and odd metadata; both are verdicts here. Filters are process-wide: set once.
-            warnings.simplefilter("ignore")
-            judged = pool.map(lambda index: _judge(listing, index), missing)
-            for done, (index, (verdict, lasts)) in enumerate(zip(missing, judged, strict=True), start=known + 1):
-                verdicts[index] = verdict
-                lasting[index] = verdict if lasts else None
-                if progress:
-                    progress(done, len(listing))
-    finally:
-        _write_cache(listing, lasting)
+    judge = Judge("scan", VERSION, Facts, lambda data: inspect(data))
+    return _sort_out(listing, judge_files(listing, judge, threads, progress), strict)
 
 
 def _sort_out(listing: Listing, verdicts: list[Facts | str], strict: bool) -> Scan:
@@ -161,70 +98,3 @@ def _sort_out(listing: Listing, verdicts: list[Facts | str], strict: bool) -> Sc
         bad=bad,
         digests=tuple(fact.digest for fact in facts),
     )
-
-
-def _judge(listing: Listing, index: int) -> tuple[Facts | str, bool]:
-    """Return the verdict of a sample (a text is the reason it is bad) and whether it lasts while the file is the same.
-
-    An error of the disk or the permissions does not: it may be better next time.
-    """
-    size = int(listing.sizes[index])
-    if size > MAX_BYTES:
-        return f"{size >> 20} MiB, over the cap of {MAX_BYTES >> 20} MiB", True
-    try:
-        return inspect(listing.read(index)), True
-    except BadImageError as error:
-        return str(error), True
-    except OSError as error:
-        return error.strerror or str(error), False
-
-
-def _why_no_file(path: str) -> str:
-    if os.path.islink(path) and not os.path.exists(path):
-        return "broken link"
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        return error.strerror or str(error)
-    return "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
-
-
-def _cache_file(listing: Listing) -> Path:
-    digest = hashlib.sha256(os.fsencode(os.path.abspath(listing.root))).hexdigest()
-    return cache_folder() / "scan" / f"{digest[:32]}.jsonl"
-
-
-def _read_cache(listing: Listing) -> dict[str, tuple[int, int, Facts | str]]:
-    """Return name: (size, stamp, verdict); empty where the cache is missing, old or broken."""
-    try:
-        with open(_cache_file(listing)) as file:
-            if json.loads(file.readline()) != {"version": VERSION}:
-                return {}
-            return {str(name): (int(size), int(stamp), _verdict(rest)) for name, size, stamp, *rest in _rows(file)}
-    except (OSError, ValueError, TypeError, RuntimeError):  # RuntimeError: no home folder
-        return {}
-
-
-def _rows(lines: Iterator[str]) -> Iterator[list[str | int]]:
-    return (json.loads(line) for line in lines)
-
-
-def _verdict(rest: list[str | int]) -> Facts | str:
-    if len(rest) == 1:
-        return str(rest[0])
-    height, width, convert, digest = rest
-    return Facts(int(height), int(width), bool(convert), str(digest))
-
-
-def _write_cache(listing: Listing, verdicts: list[Facts | str | None]) -> None:
-    """Replace the cache in one step; a folder that cannot be written costs the next start its time, nothing else."""
-    with contextlib.suppress(OSError, RuntimeError), atomic_file(_cache_file(listing), durable=False) as file:
-        file.write(json.dumps({"version": VERSION}).encode() + b"\n")
-        file.writelines(line.encode() for line in _cache_lines(listing, verdicts))
-
-
-def _cache_lines(listing: Listing, verdicts: list[Facts | str | None]) -> Iterator[str]:
-    for name, size, stamp, verdict in zip(listing.names, listing.sizes, listing.stamps, verdicts, strict=True):
-        if size != NOT_A_FILE and verdict is not None:
-            rest = [verdict] if isinstance(verdict, str) else [*astuple(verdict)]
-            yield json.dumps([name, int(size), int(stamp), *rest], separators=(",", ":")) + "\n"

@@ -24,7 +24,8 @@ from debias.style_transfer.files import folder_lock, write_atomically
 
 from ..loading.listing import split_names
 from ..loading.loader import ImageLoader, image_loader
-from ..loading.scan import BadFile, cpus
+from ..loading.scan import BadFile
+from ..loading.verdicts import cpus
 from .batches import Job, run, schedule
 from .files import make, missing, write_image, write_shard
 from .manifest import JOURNALS, MANIFEST, Journal, Record, next_run, read_records, write_manifest

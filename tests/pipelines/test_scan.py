@@ -15,6 +15,7 @@ from pictures import encoded, picture
 from PIL import Image
 
 from debias.pipelines.loading import scan as scan_module
+from debias.pipelines.loading import verdicts
 from debias.pipelines.loading.listing import Listing, list_images, stamp
 from debias.pipelines.loading.pixels import BadImageError, Facts, decode, inspect, reencode
 from debias.pipelines.loading.scan import BadFile, scan
@@ -274,8 +275,8 @@ def test_the_one_that_scans_has_all_cpus(photo_folder: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     threads: list[int] = []
-    pool = scan_module.ThreadPoolExecutor
-    monkeypatch.setattr(scan_module, "ThreadPoolExecutor", lambda count: threads.append(count) or pool(1))
+    pool = verdicts.ThreadPoolExecutor
+    monkeypatch.setattr(verdicts, "ThreadPoolExecutor", lambda count: threads.append(count) or pool(1))
     scan(list_images(photo_folder))
     monkeypatch.setattr(fcntl, "flock", lambda *arguments: (_ for _ in ()).throw(OSError("no locks")))
     picture(9, 9).save(photo_folder / "ant" / "new.png")
@@ -317,12 +318,20 @@ def test_an_error_of_the_disk_is_not_remembered(photo_folder: Path, monkeypatch:
 )
 def test_a_broken_cache_is_ignored(photo_folder: Path, content: bytes) -> None:
     good = scan(list_images(photo_folder))
-    cache = scan_module._cache_file(good.listing)
+    cache = verdicts._cache_file(good.listing, "scan")
     assert cache.is_file()
     cache.write_bytes(content)
     assert (scan(list_images(photo_folder)).shapes == good.shapes).all()
     assert len(cache.read_bytes().splitlines()) == 13  # and written anew
     assert [path.name for path in cache.parent.glob("*.tmp")] == []
+
+
+def test_splits_of_one_folder_keep_each_others_verdicts(photo_folder: Path, looked: list[bytes]) -> None:
+    whole = list_images(photo_folder)
+    for _ in range(2):
+        for half in (range(0, 6), range(6, 12)):
+            assert len(scan(whole.select(list(half))).listing) == 6
+    assert len(looked) == 12
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(
