@@ -379,3 +379,51 @@ def _total(values: list[Tensor]) -> Tensor:
 def _spread(values: list[float]) -> float:
     mean = sum(values) / len(values)
     return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+# Segmentation: what a pixel's target is. The rule is ours; Li et al., ICLR 2021, print none for VOC
+
+
+def pixel_targets(
+    labels: Tensor, partners: Tensor | None, *, classes: int, ignored: int, background: int | None, shape_weight: float
+) -> list[list[list[list[float] | None]]]:
+    """For each image, row and column the weights of the classes, None where the pixel is ignored.
+
+    `labels` (B, H, W). Without partners each pixel has its own class alone.
+    """
+    made: list[list[list[list[float] | None]]] = []
+    for image in range(len(labels)):
+        counts = [0] * classes
+        if partners is not None:
+            for value in labels[int(partners[image])].flatten().tolist():
+                if value not in (ignored, background):
+                    counts[value] += 1
+        area = sum(counts)
+        own = shape_weight if area else 1.0
+        rows: list[list[list[float] | None]] = []
+        for row in labels[image].tolist():
+            rows.append([])
+            for value in row:
+                if value == ignored:
+                    rows[-1].append(None)
+                    continue
+                weights = [(1 - own) * count / area if area else 0.0 for count in counts]
+                weights[value] += own
+                rows[-1].append(weights)
+        made.append(rows)
+    return made
+
+
+def segmentation_losses(logits: Tensor, targets: list[list[list[list[float] | None]]]) -> Tensor:
+    """Soft cross-entropy of each image, (B,): the mean over its pixels that are not ignored; 0 where all are."""
+    losses = []
+    for image in range(len(logits)):
+        terms = []
+        for y, row in enumerate(targets[image]):
+            for x, weights in enumerate(row):
+                if weights is not None:
+                    scores = logits[image, :, y, x]
+                    normaliser = scores.exp().sum().log()
+                    terms.append((torch.tensor(weights, dtype=logits.dtype) * (normaliser - scores)).sum())
+        losses.append(torch.stack(terms).mean() if terms else logits[image].sum() * 0)
+    return torch.stack(losses)

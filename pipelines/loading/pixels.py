@@ -84,6 +84,22 @@ def decode(data: bytes) -> Image.Image:
         raise BadImageError(_reason(data, error)) from None
 
 
+def decode_plain(data: bytes) -> tuple[str, Image.Image]:
+    """Return the format of `data` and its first frame, upright, with the values and the mode that the file has.
+
+    Raises BadImageError.
+    """
+    if not data:
+        raise BadImageError("empty file")
+    try:
+        with _open(data) as image:
+            return str(image.format), _upright(image)
+    except BadImageError:
+        raise
+    except Exception as error:
+        raise BadImageError(_reason(data, error)) from None
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     image = _upright(image)
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips at 255
