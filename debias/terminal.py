@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .progress import PLAIN_SECONDS, Progress
-from .wording import counted
+from .wording import counted, said_metric
 
 if TYPE_CHECKING:
     from debias.pipelines.loading.scan import BadFile
@@ -126,8 +126,9 @@ class Terminal:
         """Tell what the epoch came to."""
         trained, validated = (self._measured.get(split, {}).values() for split in ("train", "val"))
         losses = ", ".join(f"{line.view} {line.loss:.3f}" for line in trained)
-        hits = ", ".join(f"{line.view} {100 * line.top1:.1f} %" for line in validated)
-        self.say(f"epoch {done} of {total}: loss {losses}{f'; validation top-1 {hits}' if hits else ''}")
+        hits = ", ".join(f"{line.view} {100 * line.score:.1f} %" for line in validated)
+        metric = said_metric(next((line.metric for line in validated), ""))
+        self.say(f"epoch {done} of {total}: loss {losses}{f'; validation {metric} {hits}' if hits else ''}")
         self._measured = {}
 
     def __enter__(self) -> "Terminal":

@@ -1,37 +1,29 @@
 """One training from its settings: data, network, objective, loop, and the folder it leaves. The command is `train`."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from debias.pipelines import ImageLoader, image_loader
-from debias.pipelines.loading.listing import list_images
-from debias.pipelines.photometric import PHOTOMETRIC, Augmenter, Photometric
 from debias.style_transfer import Stylizer
 from debias.style_transfer.files import write_atomically
 from debias.train.checkpoint import Checkpoints
 from debias.train.loop import Fitted, Records, fit
-from debias.train.models import Normalised, check_reading, create, initialise
 from debias.train.objectives import Objective
 from debias.train.records import Line, MetricsLog
 from debias.train.run_folder import RunFolder
-from debias.train.task import Classification
-from debias.train.training import add_branches
 from debias.train.weights_file import Card, save_model
 from debias.train.world import World, join
 
 from .introduction import introduction, record
-from .tellers import Checking, Teller
+from .tasks import TASKS
+from .tellers import Teller
 from .terminal import say_skipped
 from .training_settings import TrainSettings
 from .wording import counted
 
 __all__ = ["train"]
 
-SECOND = Photometric(policy="autoaugment")  # what the branch autoaugment reads
 MAY_CHANGE = ("workers", "save_every", "log_every", "strict")  # none of these moves a weight
 
 
@@ -61,16 +53,13 @@ class _Run:
 
     def __init__(self, settings: TrainSettings, folder: RunFolder, world: World, teller: Teller) -> None:
         self.settings, self.folder, self.world, self.teller = settings, folder, world, teller
-        self.classes = list_images(settings.data.data, "train").classes
-        if len(self.classes) == 1:
-            lone = f"--data {settings.data.data} has one class, {self.classes[0]!r}, and so nothing to tell apart"
-            raise ValueError(f"{lone}; give a folder with a folder for each class")
+        self.task = TASKS[settings.task](settings, world, teller)
         self.objective = self._objective()
-        self.model = self._model()
+        self.model = self.task.model(self.objective)
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.recorded = False
-        self.loader = self._loader()
-        self.validation = self._validation()
+        self.loader = self.task.loader(self.model, self.objective)
+        self.validation = self.task.validation(self.model)
         self.card = self._card()
         settings.loop.validated(self.model)  # names branches that are there
 
@@ -93,7 +82,7 @@ class _Run:
             self.model,
             self.loader,
             self.objective,
-            task=Classification(len(self.classes)),
+            task=self.task.task(),
             validation=self.validation,
             settings=settings.loop,
             optimization=settings.optimization,
@@ -150,94 +139,15 @@ class _Run:
         stylizer = None if name is None else Stylizer.load(name, device=self.world.device)
         return self.settings.make_objective(stylizer)
 
-    def _model(self) -> Normalised:
-        torch.manual_seed(self.settings.step.seed)
-        model = create(self.settings.model, len(self.classes))
-        add_branches(model.network, self.objective, layer_norm=self.settings.model.branch_layer_norm)
-        if self.settings.model.init:
-            new = initialise(model, self.settings.model.init, self.classes)
-            if new and self.world.leads:
-                self.teller.say(
-                    f"--init {self.settings.model.init}: its classes are not those of --data, "
-                    f"so {' and '.join(new)} starts anew"
-                )
-        model.to(self.world.device)
-        single, batch = check_reading(model, len(self.classes)), self.settings.batch(self.world.size)
-        if single is not None and batch.fewest == 1:
-            raise ValueError(
-                f"--batch-size {batch.batch_size}: the BatchNorm {single} sees one pixel of an image, "
-                f"and needs two images at once; take {batch.next_size} or more, or a --size above {model.spec.size}"
-            )
-        return model
-
-    def _loader(self) -> ImageLoader:
-        """The training images, as the network and the objective want them."""
-        settings, data, world = self.settings, self.settings.data, self.world
-        seed, asks = settings.step.seed, self.objective.asks_augmented
-        return image_loader(
-            data.data,
-            "train",
-            self.model.spec.size,
-            data.batch_size // settings.step.batches,
-            engine=data.engine,
-            device=world.device,
-            seed=seed,
-            rank=world.rank,
-            world_size=world.size,
-            workers=data.workers,
-            scale=(data.min_crop, 1.0),
-            flip=data.flip,
-            interpolation=self.model.spec.interpolation,
-            strict=data.strict,
-            progress=Checking(self.teller) if world.leads else None,
-            second=asks,
-            augment=Augmenter(settings.photometric, seed, world.device) if settings.photometric.active else None,
-            augment_second=Augmenter(SECOND, seed, world.device, stream=PHOTOMETRIC + 1) if asks else None,
-            stylized=data.stylized_data,
-        )
-
-    def _validation(self) -> ImageLoader | None:
-        data, spec, world = self.settings.data, self.model.spec, self.world
-        source = data.validation
-        if source is None:
-            return None
-        loader = image_loader(
-            source,
-            "val",
-            spec.size,
-            data.batch_size,
-            train=False,
-            engine=data.engine,
-            device=world.device,
-            rank=world.rank,
-            world_size=world.size,
-            workers=data.workers,
-            crop=spec.crop,
-            interpolation=spec.interpolation,
-            strict=data.strict,
-            progress=Checking(self.teller) if world.leads else None,
-        )
-        _check_same_classes(self.classes, loader.classes, f"--val {source}: its classes", f"--data {data.data}")
-        return loader
-
     def _card(self) -> Card:
         return Card(
             model=self.settings.model.model,
-            classes=self.classes,
+            classes=self.task.classes,
             spec=self.model.spec,
             objective=self.objective.name,
             branches=self.objective.norm_branches,
+            task=self.settings.task,
         )
 
     def _save_best(self, model: nn.Module) -> None:
         save_model(self.folder.best, self.model.network, self.card)
-
-
-def _check_same_classes(wanted: Sequence[str], found: Sequence[str], subject: str, data: str) -> None:
-    """Raise ValueError unless a label means the same in both."""
-    others = sorted(set(wanted) ^ set(found))
-    if others:
-        one = f"{others[0]!r} is in one of them alone"
-        raise ValueError(f"{subject} are not those of {data}, {one}; give validation data of the same classes")
-    if tuple(wanted) != tuple(found):
-        raise ValueError(f"{subject} stand in another order than those of {data}; give both the same classes.txt")

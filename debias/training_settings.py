@@ -17,6 +17,7 @@ from debias.train.training import StepSettings
 
 from .cut_batch import CutBatch
 from .objective_settings import ObjectiveSettings, flag, in_use
+from .tasks import TASKS
 
 __all__ = ["NO_VALIDATION", "DataSettings", "TrainSettings"]
 
@@ -80,9 +81,11 @@ class TrainSettings:
     step: StepSettings = field(default_factory=StepSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
     device: str = "cpu"
+    task: str = "classification"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "step", self.step.on(self.device))  # a run records what it computes in
+        TASKS[self.task].check(self)
         self._check_copies()
         objective = self.make_objective()  # which checks its own settings
         if self.model.branch_layer_norm and not objective.norm_branches:

@@ -1,14 +1,21 @@
-"""Words for counts and classes."""
+"""Words for counts, classes and metrics."""
 
 from collections import Counter
 from collections.abc import Iterable
 
-__all__ = ["counted", "short_name", "short_names"]
+__all__ = ["counted", "said_metric", "short_name", "short_names"]
+
+_METRICS = {"top1": "top-1", "miou": "mIoU", "ap50": "AP50", "pixel_accuracy": "pixel accuracy"}
 
 
 def counted(count: int, noun: str) -> str:
     """`1 image`, `1,280 images`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def said_metric(metric: str) -> str:
+    """What people call a score of metrics.jsonl: "top1" is "top-1"."""
+    return _METRICS.get(metric, metric)
 
 
 def short_name(name: str) -> str:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from debias.style_transfer.images import Images, check_images
 
-from .view import Labels, Logits, Targets
+from .view import Labels, Logits, Loss, Targets
 
 __all__ = [
     "ADVPROP_PRESETS",
@@ -256,12 +256,17 @@ class PGD:
 
     def __call__(
         self,
-        logits: Callable[[Images], Logits],
+        logits: Callable[[Images], Any],
         images: Images,
-        targets: Labels | Targets,
+        targets: Any,
         generator: Generator | Sequence[Generator] | None = None,
+        *,
+        loss: Loss | None = None,
     ) -> Images:
         """Return adversarial images for `images` (B, 3, H, W) float32 in [0, 1] with int (B,) or soft (B, K) targets.
+
+        With `loss` that is climbed in place of cross-entropy: outputs and targets may then be whatever it takes, and it
+        returns the loss of each image, (B,).
 
         What comes back has the shape, dtype, device and memory format of `images`, no gradient, and is a new tensor. No
         weight's `.grad`, no buffer and no training flag is touched by the attack itself, and it works under `no_grad`
@@ -271,13 +276,15 @@ class PGD:
         that it is in. Raises ValueError for images of another shape or dtype.
         """
         check_images(images)
+        if loss is not None and (self.targeted or self.loss != "cross-entropy"):
+            raise ValueError("a target and the loss logit are for labels of whole images; leave them out")
         if images.dtype != torch.float32:
             raise ValueError(f"images must be float32 (1/255 is half a bf16 step near 1), got {images.dtype}")
         eps, step_size = pixels(self.eps), pixels(self.step_size)
         # enable_grad does not end inference mode, and a tensor made in it takes part in no gradient: hence the clones.
         with torch.inference_mode(False), torch.enable_grad():
             clean = images.detach().clone()
-            truth = targets.detach().clone()
+            truth = targets.detach().clone() if isinstance(targets, Tensor) else targets
             if eps == 0 or clean.numel() == 0:
                 return clean
             noise, drawn = self._draw(clean, generator)
@@ -287,8 +294,11 @@ class PGD:
 
             def objective(x: Images) -> Tensor:
                 output = logits(x)
-                output = output.to(torch.promote_types(output.dtype, torch.float32))
-                output.register_hook(_enlarged)  # type: ignore[no-untyped-call]
+                if isinstance(output, Tensor):
+                    output = output.to(torch.promote_types(output.dtype, torch.float32))
+                    output.register_hook(_enlarged)  # type: ignore[no-untyped-call]
+                if loss is not None:
+                    return loss(output, truth)
                 if drawn is None:
                     return LOSSES[self.loss](output, truth)
                 aims = wrong_labels(truth, drawn, num_classes=output.shape[1], may_be_true=self.target_may_be_true)

@@ -6,7 +6,7 @@ batch by AdaIN with strength alpha, and the target is shape_weight times its own
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -31,19 +31,21 @@ def derangement(count: int, generator: torch.Generator | None = None) -> Tensor:
 
 def cue_conflict(
     images: Images,
-    targets: Targets,
+    targets: Any,
     partners: Tensor,
     *,
     stylizer: Stylizer,
     alpha: float | Tensor,
     shape_weight: float,
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Any]:
     """Image i in the style of image `partners[i]`, and both labels; no randomness.
 
-    Images (B, 3, H, W) in [0, 1], targets (B, K), partners (B,) int64.
+    Images (B, 3, H, W) in [0, 1], targets (B, K) or `Annotations`, partners (B,) int64.
     """
     partners = partners.to(images.device)
     restyled = stylizer.restyle(images, partners, alpha)
+    if not isinstance(targets, Tensor):
+        return restyled, targets.in_style_of(partners, shape_weight=shape_weight)
     return restyled, blend_targets(targets, targets[partners], shape_weight=shape_weight)
 
 

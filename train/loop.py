@@ -103,7 +103,7 @@ class Fitted:
     model: nn.Module
     steps: int
     validation: dict[str, Mean]
-    best: float | None  # highest top-1 of main on the validation data, a share
+    best: float | None  # highest score of main on the validation data, a share
 
 
 def fit(
@@ -221,7 +221,10 @@ class _Run:
         lines = self._trained(epoch)
         if self.validation is not None:
             with self.training.averaged():
-                self.validated = {branch: self._validate(branch) for branch in self.branches}
+                task, network = self.training.task, self.training.network
+                self.validated = {
+                    branch: task.evaluate(network, branch, self.validation, self.world) for branch in self.branches
+                }
                 self._keep_best()
             lines += [self._line(epoch, "val", branch, mean) for branch, mean in self.validated.items()]
         self._write(lines)
@@ -230,18 +233,11 @@ class _Run:
         if self.watcher is not None:
             self.watcher.epoch(self.epochs_done, self.settings.epochs)
 
-    def _validate(self, branch: str) -> Mean:
-        own = self.training.task.evaluate(self.training.network, branch, self.validation)
-        counts = torch.full((), own.count, device=self.world.device)
-        sums = torch.stack([value.double() for value in (counts, own.loss, own.correct)])
-        count, loss, correct = self.world.sum(sums).tolist()
-        return Mean(int(count), loss / count, correct / count)
-
     def _keep_best(self) -> None:
         main = self.validated.get(MAIN)
-        if main is None or (self.best is not None and main.top1 <= self.best):
+        if main is None or (self.best is not None and main.score <= self.best):
             return
-        self.best = main.top1
+        self.best = main.score
         if self.records and self.world.leads:
             self.records.save_best(self.training.model)
 
@@ -255,7 +251,8 @@ class _Run:
     def _line(
         self, epoch: int, split: str, view: str, mean: Mean, lr: float | None = None, speed: float | None = None
     ) -> Line:
-        return Line(self.training.step, epoch, split, view, mean.loss, mean.top1, lr, speed)
+        metric = self.training.task.view_metric if split == "train" else self.training.task.metric
+        return Line(self.training.step, epoch, split, view, mean.loss, mean.score, lr, speed, metric)
 
     def _write(self, lines: list[Line]) -> None:
         if self.records and self.world.leads:

@@ -15,6 +15,7 @@ from debias.style_transfer.files import write_atomically
 
 from .step import StepResult, ViewStatistics
 
+TOP1 = "top1"
 __all__ = ["Line", "Mean", "MetricsLog", "ViewMeter", "read_metrics"]
 
 
@@ -22,7 +23,8 @@ __all__ = ["Line", "Mean", "MetricsLog", "ViewMeter", "read_metrics"]
 class Line:
     """One line of metrics.jsonl: means over the images of a view since the line before, or over a validation split.
 
-    `top1` is a share in [0, 1]. `lr` and `images_per_second` are None where they make no sense, as in validation.
+    `score` is the task's, `metric` its name there, top1 say: a share in [0, 1], NaN for a view that has none. `lr` and
+    `images_per_second` are None where they make no sense, as in validation.
     """
 
     step: int  # optimizer steps done
@@ -30,12 +32,13 @@ class Line:
     split: str
     view: str
     loss: float
-    top1: float
+    score: float
     lr: float | None = None
     images_per_second: float | None = None
+    metric: str = TOP1
 
 
-_FIELDS = frozenset(field.name for field in fields(Line))
+_FIELDS = frozenset(field.name for field in fields(Line) if field.name not in ("score", "metric"))
 
 
 class MetricsLog:
@@ -121,28 +124,30 @@ def read_metrics(path: Path) -> list[Line]:
             values = json.loads(text)
         except ValueError:
             values = None
-        if not isinstance(values, dict) or values.keys() != _FIELDS:
+        named = values.keys() - _FIELDS if isinstance(values, dict) and values.keys() >= _FIELDS else ()
+        if len(named) != 1:
             raise ValueError(f"{path}, line {number}, is no line of metrics; remove that line")
-        measured = {name: math.nan if values[name] is None else values[name] for name in ("loss", "top1")}
-        lines.append(Line(**values | measured))
+        (metric,) = named
+        score, loss = (math.nan if value is None else value for value in (values.pop(metric), values.pop("loss")))
+        lines.append(Line(**values, loss=loss, score=score, metric=metric))
     return lines
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a view over `count` images: loss, and `top1` in [0, 1]."""
+    """The mean of a view over `count` images: loss, and the task's score in [0, 1]."""
 
     count: int
     loss: float
-    top1: float
+    score: float
 
 
 class ViewMeter:
     """Adds up the views of steps on `device`; nothing waits for it until `read`.
 
-    Counts are exact and losses are added in float64; Apple's GPUs have float32 alone, and there counts are exact up to
-    2^24. With several processes give all view names as `names`: each process then has the same table to be reduced,
-    also where it has not seen a view.
+    Losses and scores are added in float64, which is exact for counts of hits; Apple's GPUs have float32 alone, and
+    there counts are exact up to 2^24. With several processes give all view names as `names`: each process then has the
+    same table to be reduced, also where it has not seen a view.
     """
 
     def __init__(self, device: str | torch.device = "cpu", names: Sequence[str] = ()) -> None:
@@ -155,7 +160,7 @@ class ViewMeter:
         """Add the views of a step, without a host sync. A view need not be in every step."""
         for name, own in result.views.items():
             loss = own.loss.detach().to(self._device, self._dtype)
-            own = ViewStatistics(name, own.count, loss, own.correct.to(self._device))
+            own = ViewStatistics(name, own.count, loss, own.score.to(self._device, self._dtype))
             self._sums[name] = self._sums[name] + own if name in self._sums else own
 
     def read(self, reduce: Callable[[Tensor], object] | None = None) -> dict[str, Mean]:
@@ -165,7 +170,7 @@ class ViewMeter:
         """
         names, table = self._table(reduce)
         rows = zip(names, table.tolist(), strict=True)
-        return {name: Mean(int(count), loss / count, correct / count) for name, (count, loss, correct) in rows if count}
+        return {name: Mean(int(count), loss / count, score / count) for name, (count, loss, score) in rows if count}
 
     def reset(self) -> None:
         """Begin again at zero."""
@@ -185,12 +190,12 @@ class ViewMeter:
         table = state["table"].to(self._device, self._dtype)
         counts = table[:, 0].tolist()
         self._sums = {
-            name: ViewStatistics(name, int(count), row[1], row[2].to(torch.int64))
+            name: ViewStatistics(name, int(count), row[1], row[2])
             for name, count, row in zip(state["names"], counts, table, strict=True)
         }
 
     def _table(self, reduce: Callable[[Tensor], object] | None) -> tuple[tuple[str, ...], Tensor]:
-        """Names, and for each a row of count, loss and correct answers, (V, 3) float64 on the device."""
+        """Names, and for each a row of count, loss and score, (V, 3) float64 on the device."""
         names = tuple(dict.fromkeys((*self._names, *self._sums)))
         table = torch.zeros(len(names), 3, dtype=self._dtype, device=self._device)
         for row, name in zip(table, names, strict=True):
@@ -198,7 +203,7 @@ class ViewMeter:
                 own = self._sums[name]
                 row[0].fill_(own.count)  # a kernel's argument; a tensor made of it would be a copy from the host
                 row[1].copy_(own.loss)
-                row[2].copy_(own.correct)
+                row[2].copy_(own.score)
         if reduce is not None:
             reduce(table)
         return names, table
@@ -210,7 +215,8 @@ def _whole_lines(data: bytes) -> bytes:
 
 def _text(line: Line) -> str:
     values = {name: _rounded(value) if isinstance(value, float) else value for name, value in asdict(line).items()}
-    return json.dumps(values) + "\n"
+    metric = values.pop("metric")
+    return json.dumps({metric if name == "score" else name: value for name, value in values.items()}) + "\n"
 
 
 def _rounded(value: float) -> float | None:
@@ -220,7 +226,7 @@ def _rounded(value: float) -> float | None:
 def _scalars(line: Line) -> list[tuple[str, float]]:
     named = {
         f"{line.split}/{line.view}/loss": line.loss,
-        f"{line.split}/{line.view}/top1": line.top1,
+        f"{line.split}/{line.view}/{line.metric}": None if math.isnan(line.score) else line.score,
         "lr": line.lr,
         "images_per_second": line.images_per_second,
     }

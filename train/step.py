@@ -21,7 +21,7 @@ from debias.pipelines.draws import BatchDraws
 from debias.pipelines.view import Logits, Targets, View
 
 from .branch_batchnorm import MAIN, BranchNorm
-from .objectives import Clean, Objective, ObjectiveStage
+from .objectives import CROSS_ENTROPY, AttackLosses, Clean, Objective, ObjectiveStage
 from .views_forward import Branched
 
 __all__ = [
@@ -37,21 +37,21 @@ __all__ = [
 ]
 
 Judge = Callable[[Any, View], tuple[Tensor, Tensor]]
-"""What a task makes of the network's outputs for a view of B images: their losses (B,) and the number of hits ()."""
+"""What a task makes of the network's outputs for a view of B images: their losses (B,) and the sum of their scores."""
 
 
 @dataclass(frozen=True)
 class ViewStatistics:
-    """What is logged of one view: sums over its images, on the device. `correct` counts hits, as the task has them."""
+    """What is logged of one view: sums over its images, on the device. The task says what scores."""
 
     name: str
     count: int
     loss: Tensor  # () float32
-    correct: Tensor  # () int64
+    score: Tensor  # ()
 
     def __add__(self, other: "ViewStatistics") -> "ViewStatistics":
         """The same view over the images of both."""
-        return ViewStatistics(self.name, self.count + other.count, self.loss + other.loss, self.correct + other.correct)
+        return ViewStatistics(self.name, self.count + other.count, self.loss + other.loss, self.score + other.score)
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def run_stage(
     total = len(stages) * (stages[0].total if loss == "mean" else 1.0)
     joined = weighted_loss([losses.mean() for losses, _ in judged], [view.weight for view in views], total)
     statistics = [
-        ViewStatistics(view.name, len(losses), losses.detach().sum(), hits)
-        for view, (losses, hits) in zip(views, judged, strict=True)
+        ViewStatistics(view.name, len(losses), losses.detach().sum(), scores)
+        for view, (losses, scores) in zip(views, judged, strict=True)
     ]
     return joined, statistics
 
@@ -112,6 +112,7 @@ def run_step(
     last: bool = True,
     by_view: bool = False,
     judge: Judge = judge_classes,
+    attack_losses: AttackLosses = CROSS_ENTROPY,
     backward: Callable[[Tensor], object] = Tensor.backward,
 ) -> StepResult:
     """All stages of a step on one batch, and their backward passes: gradients are added to `.grad`.
@@ -123,7 +124,8 @@ def run_step(
     To accumulate K batches give `share=1/K`, and `last=False` but for the last: only then does DDP exchange gradients.
     `by_view` has a forward and backward for each view, where memory is short; views that share a branch then have
     statistics of their own.
-    `judge` is the task's: losses and hits of the network's outputs for a view.
+    `judge` is the task's: losses and scores of the network's outputs for a view; so are `attack_losses`, which the
+    attacks climb.
     `backward` is called with each stage's loss; with a GradScaler, `lambda loss: scaler.scale(loss).backward()`.
     Raises ValueError when the batch cannot be cut into `replicas` of one size, TypeError for another `forward`.
     """
@@ -131,7 +133,7 @@ def run_step(
     if not isinstance(network, Branched):
         raise TypeError(f"run_step takes a Branched or DDP around one, got {type(network).__name__}")
     steps = [
-        objective.stages(part, network, replace(draws, replica=draws.replica * replicas + number))
+        objective.stages(part, network, replace(draws, replica=draws.replica * replicas + number), attack_losses)
         for number, part in enumerate(_cut(clean, replicas))
     ]
     losses: list[Tensor] = []

@@ -4,9 +4,10 @@ The loop knows views, branches and steps; it does not know what a label is. A ta
 objective reads, judges the network's outputs for a view, and measures a network on validation data.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -15,11 +16,13 @@ from torch.nn import functional as F
 from debias.pipelines.loading.loader import Batch
 from debias.pipelines.view import Labels, Logits, Targets, View
 
-from .objectives import Clean
-from .step import ViewStatistics, judge_classes, soft_cross_entropy
+from .objectives import CROSS_ENTROPY, AttackLosses, Clean
+from .records import TOP1, Mean
+from .step import judge_classes, soft_cross_entropy
 from .views_forward import Branched
+from .world import World
 
-__all__ = ["Classification", "Task"]
+__all__ = ["Classification", "Task", "joined"]
 
 
 class Task(Protocol):
@@ -28,11 +31,33 @@ class Task(Protocol):
     def clean(self, batch: Any) -> Clean:
         """The loader's batch as an objective reads it, on the network's device."""
 
-    def judge(self, outputs: Any, view: View) -> tuple[Tensor, Tensor]:
-        """The loss of each of a view's B images (B,), with gradient, and the number of hits ()."""
+    @property
+    def view_metric(self) -> str:
+        """The name in metrics.jsonl of what scores in a view: `top1`."""
 
-    def evaluate(self, network: Branched, branch: str, batches: Iterable[Any]) -> ViewStatistics:
-        """Sums over `batches`, read by `branch` in eval mode; named after the branch. This process's share alone."""
+    @property
+    def metric(self) -> str:
+        """The name in metrics.jsonl of what scores in validation: `top1`."""
+
+    @property
+    def attack_losses(self) -> AttackLosses:
+        """What attacks can climb, by name, `total` among them; none where an attack has its own, as on labels."""
+
+    def judge(self, outputs: Any, view: View) -> tuple[Tensor, Tensor]:
+        """The loss of each of a view's B images (B,), with gradient, and the sum of their scores (); NaN has none."""
+
+    def evaluate(self, network: Branched, branch: str, batches: Iterable[Any], world: World) -> Mean:
+        """Loss and score over `batches`, this process's share, and those of the others, read by `branch` in eval mode.
+
+        Every process calls it, and all get the same.
+        """
+
+
+def joined(world: World, count: int, loss: Tensor, score: Tensor) -> Mean:
+    """The means over all processes, of a process's number of images and its sums ()."""
+    sums = torch.stack([value.double() for value in (torch.full_like(loss, count), loss, score)])
+    images, losses, scores = world.sum(sums).tolist()
+    return Mean(int(images), losses / images, scores / images) if images else Mean(0, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -40,6 +65,9 @@ class Classification:
     """One label an image, of `classes` classes."""
 
     classes: int
+    view_metric: ClassVar[str] = TOP1
+    metric: ClassVar[str] = TOP1
+    attack_losses: ClassVar[AttackLosses] = CROSS_ENTROPY
 
     def clean(self, batch: Batch) -> Clean:
         """Labels as rows of one 1; a stylised copy without a texture class keeps the image's own."""
@@ -55,7 +83,7 @@ class Classification:
         return judge_classes(outputs, view)
 
     @torch.no_grad()
-    def evaluate(self, network: Branched, branch: str, batches: Iterable[Batch]) -> ViewStatistics:
+    def evaluate(self, network: Branched, branch: str, batches: Iterable[Batch], world: World) -> Mean:
         """Cross-entropy and top-1 of the labels. Batches of any size, one image included."""
         device = next(network.parameters()).device
         loss = torch.zeros((), device=device)
@@ -67,7 +95,7 @@ class Classification:
                 loss += soft_cross_entropy(outputs, self._rows(batch.labels)).sum()
                 correct += (outputs.argmax(1) == batch.labels).sum()
                 count += len(batch.labels)
-        return ViewStatistics(branch, count, loss, correct)
+        return joined(world, count, loss, correct)
 
     def _rows(self, labels: Labels) -> Targets:
         return F.one_hot(labels, self.classes).float()  # (B, K)

@@ -171,6 +171,7 @@ class Training:
             last=last,
             by_view=self.settings.by_view,
             judge=self.task.judge,
+            attack_losses=self.task.attack_losses,
             backward=self._backward,
         )
         self.meter.add(result)

@@ -6,15 +6,16 @@ DDP wraps this module, not the network: two forwards of a DDP module with BatchN
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from debias.pipelines.view import Logits
 from debias.style_transfer import Images
 
 from . import branch_batchnorm
 from .attacked_network import AttackedNetwork
+from .nested import as_float, split
 
 __all__ = ["Branched"]
 
@@ -39,9 +40,10 @@ class Branched(nn.Module):
         self.together = together
         self._attacked = AttackedNetwork(model)
 
-    def forward(self, images: Sequence[Images], branches: Sequence[str], replicas: int = 1) -> list[Logits]:
-        """Logits (B_k, K) float32 of each view's images (B_k, 3, H_k, W_k), read by the branch of the same number.
+    def forward(self, images: Sequence[Images], branches: Sequence[str], replicas: int = 1) -> list[Any]:
+        """Outputs float32 of each view's images (B_k, 3, H_k, W_k), read by the branch of the same number.
 
+        Logits (B_k, K), or whatever nest of tensors with B_k first the network returns.
         Views of one branch and one size are one batch to it, with joint statistics; of other sizes, another batch.
         With `replicas` the lists are those of each replica one after another. Each replica has statistics of its own,
         and the running ones become the mean of what each alone would have made of them: what `replicas` processes
@@ -52,7 +54,7 @@ class Branched(nn.Module):
         if replicas == 1:
             return self._read(images, branches)
         each = len(images) // replicas
-        made: list[Logits] = []
+        made: list[Any] = []
         with _averaging(self.model) as one_more:
             for first in range(0, len(images), each):
                 one_more()
@@ -60,27 +62,27 @@ class Branched(nn.Module):
         return made
 
     @contextmanager
-    def reading(self, branch: str) -> Iterator[Callable[[Images], Logits]]:
+    def reading(self, branch: str) -> Iterator[Callable[[Images], Any]]:
         """Within the `with`, the callable that came reads images by `branch` in eval mode."""
         with branch_batchnorm.reading(self.model, branch):
             yield self._pass
 
     @contextmanager
-    def attacked(self, branch: str) -> Iterator[Callable[[Images], Logits]]:
+    def attacked(self, branch: str) -> Iterator[Callable[[Images], Any]]:
         """What `reading` does, up to rounding, and faster where gradients of the images are all that is wanted."""
         with self._attacked.reading(branch, self.dtype):
             yield self._pass
 
-    def _read(self, images: Sequence[Images], branches: Sequence[str]) -> list[Logits]:
-        found: dict[int, Logits] = {}
+    def _read(self, images: Sequence[Images], branches: Sequence[str]) -> list[Any]:
+        found: dict[int, Any] = {}
         for groups in self._passes(images, branches):
             order = [number for _, numbers in groups for number in numbers]
             sizes = [len(images[number]) for number in order]
             slices = [(branch, sum(len(images[number]) for number in numbers)) for branch, numbers in groups]
             batch = images[order[0]] if len(order) == 1 else torch.cat([images[number] for number in order])
             with branch_batchnorm.route(self.model, slices):
-                logits = self._pass(batch)
-            found.update(zip(order, torch.split(logits, sizes), strict=True))
+                outputs = self._pass(batch)
+            found.update(zip(order, split(outputs, sizes), strict=True))
         return [found[number] for number in range(len(images))]
 
     def _passes(self, images: Sequence[Images], branches: Sequence[str]) -> list[list[Group]]:
@@ -99,10 +101,10 @@ class Branched(nn.Module):
             return self.together
         return images.device.type != "cpu" or images.shape[2:].numel() <= CACHED
 
-    def _pass(self, images: Images) -> Logits:
+    def _pass(self, images: Images) -> Any:
         with _autocast(images.device, self.dtype):
-            logits: Logits = self.model(images)
-        return logits.float()
+            outputs = self.model(images)
+        return as_float(outputs)
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:

@@ -18,6 +18,7 @@ from debias.train.training import StepSettings
 from ..objective_settings import ObjectiveSettings
 from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..presets import PRESETS
+from ..tasks import TASKS
 from ..terminal import Terminal
 from ..training_run import train
 from ..training_settings import DataSettings, TrainSettings
@@ -31,6 +32,9 @@ from ..wording import counted
     type=click.Choice(list(PRESETS)),
     metavar="NAME",
     help=f"Published recipe, whose values are the defaults: {', '.join(PRESETS)}.",
+)
+@click.option(
+    "--task", type=click.Choice(list(TASKS)), default="classification", show_default=True, help="What is learned."
 )
 @options(DataSettings)
 @options(ObjectiveSettings)
@@ -92,7 +96,7 @@ def resolve(context: click.Context, preset: str | None, values: dict[str, Any]) 
         for group, kind in zip(
             fields(TrainSettings),
             (DataSettings, ObjectiveSettings, ModelSettings, Photometric, Optimization, StepSettings, LoopSettings),
-            strict=False,  # the last field is the device
+            strict=False,  # the last fields are the device and the task
         )
     }
-    return TrainSettings(device=chosen["device"], **groups)
+    return TrainSettings(device=chosen["device"], task=chosen["task"], **groups)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..objective_settings import OF_OBJECTIVE
-from ..wording import counted
+from ..wording import counted, said_metric
 from .entries import Entry, Row
 from .pictures import Curve, key, line_plot, mark
 from .series import Severities, corruption_table, severities, thinned, training_views
@@ -109,33 +109,36 @@ def _heat(found: Severities, name: str, levels: Sequence[int]) -> list[dict[str,
 
 
 def training_section(those: Sequence[Entry], lines: Sequence[Row]) -> dict[str, Any] | None:
-    """Top-1 and loss of each view over steps; None without a run that has a log."""
+    """Score and loss of each view over steps; None without a run that has a log."""
     trained = [entry for entry in those if entry.training is not None and entry.training.lines]
     if not trained:
         return None
     colors = {row.label: row.color for row in reversed(lines)}
     free = iter(range(len(lines) if lines else 1, len(lines) + len(trained) + 1))
     colors |= {entry.label: next(free) for entry in trained if entry.label not in colors}
-    top1: dict[str, list[Curve]] = {}
-    loss: dict[str, list[Curve]] = {}
+    scores: dict[tuple[str, str], list[Curve]] = {}  # by view and metric
+    losses: dict[tuple[str, str], list[Curve]] = {}
     widest = 1
     for entry in trained:
         assert entry.training is not None
         for (split, view), log in training_views(entry.training.lines).items():
-            for of, by_view, scale in (("top1", top1, 100.0), ("loss", loss, 1.0)):
+            of_log = ("score", log[0].metric, scores, 100.0), ("loss", "loss", losses, 1.0)
+            for of, metric, found, scale in of_log:
                 points, size = thinned([(float(line.step), scale * getattr(line, of)) for line in log])
                 widest = max(widest, size)
                 if points:
                     curve = Curve(f"{entry.label}, {split}", points, colors[entry.label], dashed=split != "train")
-                    by_view.setdefault(view, []).append(curve)
+                    found.setdefault((view, metric), []).append(curve)
     plots = []
-    for view in dict.fromkeys((*top1, *loss)):
-        if view in top1:
-            name = "top-1 in percent"
-            plots.append(line_plot(top1[view], title=f"{view}: {name}", x="step", y=name, low=0, high=100))
-        if view in loss:
-            highest = max(y for curve in loss[view] for _, y in curve.points)
-            plots.append(line_plot(loss[view], title=f"{view}: loss", x="step", y="loss", low=0, high=_above(highest)))
+    for view in dict.fromkeys(view for view, _ in (*scores, *losses)):
+        for (of, metric), curves in scores.items():
+            if of == view:
+                name = f"{said_metric(metric)} in percent"
+                plots.append(line_plot(curves, title=f"{view}: {name}", x="step", y=name, low=0, high=100))
+        if (view, "loss") in losses:
+            curves = losses[view, "loss"]
+            highest = max(y for curve in curves for _, y in curve.points)
+            plots.append(line_plot(curves, title=f"{view}: loss", x="step", y="loss", low=0, high=_above(highest)))
     note = f"Of long logs a point is the mean of up to {widest} lines." if widest > 1 else ""
     return {"key": key([(entry.label, colors[entry.label]) for entry in trained]), "plots": plots, "note": note}
 

@@ -2,30 +2,36 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from debias.style_transfer import Images
 
-from ..view import Labels
-from .sampler import SECOND, STYLIZED, Draws, EvalDraws, Ints, TrainDraws
+from ..view import Annotations, Labels
+from .sampler import SECOND, STYLIZED, Draws, EvalDraws, Ints, TrainDraws, WholeDraws
 from .scan import Scan
 from .stylized_copies import StylizedCopies
 
 Augment = Callable[[Images, Tensor, int], Images]  # images, their indices (B,) int64 on the CPU, epoch
+Annotate = Callable[
+    [Draws], Annotations
+]  # the targets of samples as their windows, resizes, corners and flips make them
+AugmentBoth = Callable[[Images, Any, Tensor, int], tuple[Images, Any]]  # as Augment, with targets behind the images
 
 
 @dataclass(frozen=True)
 class Batch:
     """`images` (B, 3, H, W) float32 in [0, 1], `labels` (B,) int64, `indices` (B,) int64 into the loader's listing.
 
+    An `annotated_loader` has `Annotations` for labels.
     Where asked for: `augmented`, the same files with another window and flip, and `stylized`, their stylised copies,
     both as `images`; `textures` (B,) int64, the classes of the copies' styles, -1 where a style has none.
     """
 
     images: Images
-    labels: Labels
+    labels: Any
     indices: Tensor
     augmented: Images | None = None
     stylized: Images | None = None
@@ -40,12 +46,14 @@ class BatchPlan:
     """
 
     source: Scan
-    draws: TrainDraws | EvalDraws
+    draws: TrainDraws | EvalDraws | WholeDraws
     device: torch.device
     second: bool = False
     copies: StylizedCopies | None = None
     augment: Augment | None = None
     augment_second: Augment | None = None
+    annotate: Annotate | None = None
+    augment_both: AugmentBoth | None = None
 
     @property
     def blocks(self) -> int:
@@ -72,22 +80,30 @@ class BatchPlan:
         views = iter(images.chunk(self.blocks))
         first = _augmented(next(views), indices, epoch, self.augment)
         second = _augmented(next(views), indices, epoch, self.augment_second) if self.second else None
+        labels = self._labels(draws, numbers)
+        if self.augment_both is not None:
+            first, labels = self.augment_both(first, labels, indices, epoch)
         copies = self.copies
         return Batch(
             images=first,
-            labels=torch.from_numpy(self.source.listing.labels[numbers]).to(self.device),
+            labels=labels.to(self.device),
             indices=indices.to(self.device),
             augmented=second,
             stylized=next(views) if copies else None,
             textures=torch.from_numpy(copies.labels(numbers, epoch)).to(self.device) if copies else None,
         )
 
+    def _labels(self, draws: Draws, numbers: Ints) -> Any:
+        if self.annotate is not None:
+            return self.annotate(draws)
+        return torch.from_numpy(self.source.listing.labels[numbers])
+
 
 def _augmented(images: Images, indices: Tensor, epoch: int, augment: Augment | None) -> Images:
     return images if augment is None else augment(images, indices, epoch)
 
 
-def augmenter_name(augment: Augment | None) -> str:
+def augmenter_name(augment: Augment | AugmentBoth | None) -> str:
     """What a run records of an augmentation: its `name`, else that of the function or class; "none" without one."""
     if augment is None:
         return "none"

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from .batch_plan import Augment, Batch, BatchPlan, augmenter_name
+from .batch_plan import Annotate, Augment, AugmentBoth, Batch, BatchPlan, augmenter_name
 from .engines import Interpolation, check_interpolation, engine_batches, pick_engine
 from .listing import Listing, list_images
-from .sampler import Draws, EvalDraws, Ints, TrainDraws, epoch_order, step_slices
+from .sampler import Draws, EvalDraws, Ints, TrainDraws, WholeDraws, epoch_order, step_slices
 from .scan import BadFile, Scan, scan
 from .stylized_copies import pair_copies
 
-__all__ = ["Batch", "ImageLoader", "image_loader", "listing_loader"]
+__all__ = ["Batch", "ImageLoader", "annotated_loader", "image_loader", "listing_loader"]
 
 
 def image_loader(
@@ -131,6 +131,63 @@ def listing_loader(
     )
 
 
+def annotated_loader(
+    listing: Listing,
+    annotate: Callable[[Scan], Annotate],
+    size: tuple[int, int],
+    batch_size: int,
+    *,
+    train: bool,
+    engine: str = "auto",
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    scale: tuple[float, float] = (0.25, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: float = 0.5,
+    interpolation: Interpolation = "bilinear",
+    strict: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    augment: Augment | None = None,
+    augment_both: AugmentBoth | None = None,
+) -> "ImageLoader":
+    """Return what `image_loader` does for samples whose `Batch.labels` are boxes, masks or other `Annotations`.
+
+    `annotate` gets the usable samples, and returns what makes the targets of a batch from its `Draws`: these say which
+    window of the upright image was cut, to what it was resized and whether it was flipped, so that boxes and masks
+    can follow. `size` is (height, width). `train=True` cuts a random window (share `scale` of the area, aspect in
+    `ratio`); `train=False` shows the whole image, resized to `size` whatever its aspect. `augment_both` is called with
+    images, targets, indices and epoch, after `augment`, and returns images and targets.
+    """
+    _check(size, batch_size, train, seed, rank, world_size, workers)
+    check_interpolation(interpolation)
+    _check_use(train, None, augment=augment, augment_both=augment_both)
+    chosen, draws = pick_engine(engine), TrainDraws(size, seed, scale, ratio, flip) if train else WholeDraws(size)
+    found = scan(listing, workers, strict=strict, progress=progress)
+    plan = BatchPlan(
+        source=found,
+        draws=draws,
+        device=torch.device(device),
+        augment=augment,
+        annotate=annotate(found),
+        augment_both=augment_both,
+    )
+    return ImageLoader(
+        found,
+        plan,
+        batch_size=batch_size,
+        engine=chosen,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        workers=workers,
+        interpolation=interpolation,
+        order=None,
+    )
+
+
 class ImageLoader:
     """Batches of one split, made by `image_loader`.
 
@@ -190,8 +247,8 @@ class ImageLoader:
 
     @property
     def augmenter(self) -> str:
-        """The name of `augment`, "none" without one."""
-        return augmenter_name(self._plan.augment)
+        """The name of `augment` or `augment_both`, "none" without one."""
+        return augmenter_name(self._plan.augment or self._plan.augment_both)
 
     @property
     def second_augmenter(self) -> str:

@@ -135,6 +135,23 @@ class EvalDraws:
         )
 
 
+@dataclass(frozen=True)
+class WholeDraws:
+    """The whole image at `size`, whatever its aspect, as SSD reads it; nothing random."""
+
+    size: tuple[int, int]
+
+    def __call__(self, indices: Ints, shapes: Ints, epoch: int, stream: int = WINDOW) -> Draws:
+        """Plan `indices` (n,) of images with `shapes` (n, 2) height, width; `epoch` and `stream` change nothing."""
+        return Draws(
+            indices=indices,
+            windows=np.concatenate([np.zeros_like(shapes), shapes], axis=1),
+            resizes=np.tile(np.array(self.size, dtype=np.int64), (len(indices), 1)),
+            corners=np.zeros((len(indices), 2), dtype=np.int64),
+            flips=np.zeros(len(indices), dtype=np.bool_),
+        )
+
+
 def resize_to_cover(shapes: Ints, size: tuple[int, int]) -> Ints:
     """Return (n, 2): `shapes` scaled to cover `size`, the longer side rounded down as torchvision's `resize`."""
     height, width = shapes[:, 0], shapes[:, 1]

@@ -411,7 +411,7 @@ def test_a_second_ctrl_c_or_one_before_the_first_step_leaves_at_once(
     def interrupted(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("debias.training_run.list_images", interrupted)
+    monkeypatch.setattr("debias.tasks.classification.list_images", interrupted)
     result = train()
     assert result.exit_code == 130
     assert result.stderr == "stopped at once; the same command goes on from the last checkpoint\n"

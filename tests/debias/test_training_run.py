@@ -15,7 +15,7 @@ import torch
 from pictures import picture
 from torch import nn
 
-from debias import __version__, training_run
+from debias import __version__
 from debias.objective_settings import ObjectiveSettings
 from debias.pipelines.photometric import Photometric
 from debias.style_transfer.files import folder_lock, sha256_file
@@ -25,6 +25,7 @@ from debias.train.loop import LoopSettings
 from debias.train.models import ModelSettings
 from debias.train.optimization import Optimization
 from debias.train.records import read_metrics
+from debias.train.task import Classification
 from debias.train.training import StepSettings
 from debias.train.weights_file import load_model, read_card, read_weights, weights_path
 from debias.training_run import train
@@ -135,11 +136,11 @@ def test_without_validation_the_best_weights_are_the_last(data: Path, folder: Pa
 def test_the_best_weights_are_those_of_the_epoch_that_validated_best(
     data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tops = iter((2, 3, 1))
-    evaluate = training_run.Classification.evaluate
+    tops = iter((2 / 3, 1, 1 / 3))
+    evaluate = Classification.evaluate
 
     def scripted(task: Any, *given: Any) -> Any:
-        return replace(evaluate(task, *given), correct=torch.tensor(next(tops)))
+        return replace(evaluate(task, *given), score=next(tops))
 
     ends: list[str] = []
 
@@ -148,7 +149,7 @@ def test_the_best_weights_are_those_of_the_epoch_that_validated_best(
             ends.append(sha256_file(best))
 
     best = folder / "run" / "checkpoints" / "best.safetensors"
-    monkeypatch.setattr(training_run.Classification, "evaluate", scripted)
+    monkeypatch.setattr(Classification, "evaluate", scripted)
     fitted = train(settings(loop=LoopSettings(3)), folder / "run", Noting())
     assert fitted is not None
     assert fitted.best == 1

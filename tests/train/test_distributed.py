@@ -283,7 +283,7 @@ def test_metrics_are_those_of_all_images_and_each_step_stands_once(both: Path, a
     assert {step for step, split, _ in keys if split == "val"} == {5, 10}
     assert keys == [(line.step, line.split, line.view) for line in theirs]
     for own, other in zip(ours, theirs, strict=True):
-        assert own.top1 == other.top1
+        assert own.score == other.score
         assert own.loss == pytest.approx(other.loss, rel=1e-5)
 
 
@@ -357,8 +357,8 @@ def test_the_command_under_torchrun_is_the_command_with_two_replicas(inputs: Pat
     assert process.returncode == alone.exit_code == 0, printed + errors + alone.output
     two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
     assert difference(two, one) <= SAME
-    assert [(line.step, line.view, line.top1) for line in measured(tmp_path / "two")] == [
-        (line.step, line.view, line.top1) for line in measured(tmp_path / "one")
+    assert [(line.step, line.view, line.score) for line in measured(tmp_path / "two")] == [
+        (line.step, line.view, line.score) for line in measured(tmp_path / "one")
     ]
     assert json.loads((tmp_path / "two" / "run.json").read_text())["processes"] == 2
     assert printed.count("model.safetensors") == 1  # one of them speaks

@@ -27,8 +27,7 @@ from debias.train.loop import Interrupted, LoopSettings, Rate, Records, fit
 from debias.train.objectives import Objective
 from debias.train.objectives.debiased import Debiased
 from debias.train.optimization import Optimization
-from debias.train.records import MetricsLog, read_metrics
-from debias.train.step import ViewStatistics
+from debias.train.records import Mean, MetricsLog, read_metrics
 from debias.train.task import Classification
 from debias.train.training import StepSettings
 
@@ -260,11 +259,11 @@ def test_asked_while_the_last_epoch_is_measured_it_stops_too_and_all_is_done(num
     """Else the signal would be forgotten, and a command that trains several networks would go on with the next."""
 
     class Last(Classification):
-        def evaluate(self, network, branch, batches):
+        def evaluate(self, network, branch, batches, world):
             measured.append(branch)
             if len(measured) == EPOCHS:
                 signal.raise_signal(number)
-            return super().evaluate(network, branch, batches)
+            return super().evaluate(network, branch, batches, world)
 
     measured: list[str] = []
     whole, asked = (Setting(data, tmp_path / name) for name in ("whole", "asked"))
@@ -333,7 +332,7 @@ def test_killed_while_the_best_weights_are_written(data, tmp_path):
     expected = whole.fit()
 
     class Breaking(Classification):
-        def evaluate(self, network, branch, batches):
+        def evaluate(self, network, branch, batches, world):
             raise Stop
 
     with pytest.raises(Stop):
@@ -489,8 +488,9 @@ def test_an_average_is_validated_saved_as_best_and_left_at_the_end(data, tmp_pat
         ).network,
         "main",
         Setting(data, tmp_path).loader("val", train=False),
+        loop.World(),
     )
-    assert averaged.validation["main"].loss == pytest.approx(float(evaluated.loss) / 5, rel=1e-6)
+    assert averaged.validation["main"].loss == pytest.approx(evaluated.loss, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -500,10 +500,10 @@ def test_the_best_epoch_is_kept(hits, best, epochs, data, tmp_path):
     """By top-1 of main, the first of equals; not by that of another branch."""
 
     class Scripted(Classification):
-        def evaluate(self, network, branch, batches):
+        def evaluate(self, network, branch, batches, world):
             correct = hits[len(seen)] if branch == "main" else 5
             seen.extend([branch] * (branch == "main"))
-            return ViewStatistics(branch, 5, torch.zeros(()), torch.tensor(correct))
+            return Mean(5, 0.0, correct / 5)
 
     seen: list[str] = []
     saved: list[tuple[int, dict[str, Any]]] = []
@@ -522,7 +522,7 @@ def test_the_best_epoch_is_kept(hits, best, epochs, data, tmp_path):
         )
     assert fitted.best == best
     assert [epoch for epoch, _ in saved] == epochs
-    assert {name: mean.top1 for name, mean in fitted.validation.items()} == {"main": hits[-1] / 5, "adversarial": 1.0}
+    assert {name: mean.score for name, mean in fitted.validation.items()} == {"main": hits[-1] / 5, "adversarial": 1.0}
 
 
 @pytest.mark.parametrize(

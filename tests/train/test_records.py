@@ -115,7 +115,7 @@ def test_a_rewind_in_the_middle_of_a_log(tmp_path):
 def test_a_rewind_to_the_end_changes_no_byte(tmp_path):
     path = tmp_path / "m.jsonl"
     with MetricsLog(path, None) as log:
-        log.write(LINE, replace(LINE, loss=math.pi * 1e-7, lr=None), replace(LINE, top1=1 / 7, loss=math.nan))
+        log.write(LINE, replace(LINE, loss=math.pi * 1e-7, lr=None), replace(LINE, score=1 / 7, loss=math.nan))
     before = path.read_bytes()
     MetricsLog(path, None).rewind(10)
     assert path.read_bytes() == before
@@ -266,7 +266,7 @@ def test_the_mean_is_that_of_all_images():
     for name, mean in means.items():
         assert mean.count == len(losses[name])
         assert mean.loss == pytest.approx(math.fsum(losses[name]) / mean.count, rel=1e-6)
-        assert mean.top1 == sum(hits[name]) / mean.count
+        assert mean.score == sum(hits[name]) / mean.count
     assert meter.read() == means  # reading changes nothing
 
 
@@ -288,7 +288,7 @@ def test_sums_are_exact_where_float32_is_not():
     meter.add(result(main=([1.0], [1])))
     mean = meter.read()["main"]
     assert mean.count == many + 1
-    assert mean.loss == mean.top1 == 1.0
+    assert mean.loss == mean.score == 1.0
     assert meter.state_dict()["table"].tolist() == [[many + 1] * 3]
 
 
@@ -298,7 +298,7 @@ def test_what_was_added_is_not_written_to():
     meter.add(step)
     state = meter.state_dict()
     meter.add(step)
-    assert (step.views["main"].loss.item(), step.views["main"].correct.item()) == (1.0, 1)
+    assert (step.views["main"].loss.item(), step.views["main"].score.item()) == (1.0, 1)
     assert state["table"].tolist() == [[2, 2, 2]]
 
 
@@ -383,5 +383,5 @@ def test_on_the_gpu_nothing_waits_until_it_is_read():
     assert state["table"].device.type == "cuda"
     means = meter.read()
     for name, mean in other.read().items():
-        assert (means[name].count, means[name].top1) == (mean.count, mean.top1)
+        assert (means[name].count, means[name].score) == (mean.count, mean.score)
         assert means[name].loss == pytest.approx(mean.loss, rel=1e-6)

@@ -469,7 +469,7 @@ def test_replicas_are_processes_that_average(name, loss, stylizer):
     torch.testing.assert_close(result.loss, sum(own.loss for _, own in others) / count)
     for view, seen in result.views.items():
         together = others[0][1].views[view] + others[1][1].views[view]
-        assert (seen.count, int(seen.correct)) == (together.count, int(together.correct))
+        assert (seen.count, int(seen.score)) == (together.count, int(together.score))
         torch.testing.assert_close(seen.loss, together.loss)
 
 
@@ -632,7 +632,7 @@ def test_statistics_are_sums_on_the_device():
     assert loss.requires_grad
     assert not seen.loss.requires_grad
     assert (seen.name, seen.count) == ("main", BATCH)
-    assert int(seen.correct) == int((logits.argmax(1) == clean.targets.argmax(1)).sum())
+    assert int(seen.score) == int((logits.argmax(1) == clean.targets.argmax(1)).sum())
     torch.testing.assert_close(seen.loss, F.cross_entropy(logits, clean.targets, reduction="sum"))
     torch.testing.assert_close(loss.detach(), seen.loss / BATCH)
 

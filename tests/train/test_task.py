@@ -1,6 +1,7 @@
 """What classification makes of a loader's batch, and what it measures; the network is left as it was."""
 
 import copy
+import math
 from contextlib import contextmanager
 
 import pytest
@@ -13,6 +14,7 @@ from debias.pipelines.view import View
 from debias.train.branch_batchnorm import convert, strip
 from debias.train.task import Classification
 from debias.train.views_forward import Branched
+from debias.train.world import World
 
 from .test_training import CLASSES, batch, net
 
@@ -91,23 +93,23 @@ def test_an_evaluation_is_that_of_the_plain_network(branch, counts):
     with torch.no_grad():
         logits = plain(whole.images)
     with unchanged(reader.model):
-        found = TASK.evaluate(reader, branch, batches(*counts))
-    assert (found.name, found.count) == (branch, 7)
-    assert float(found.loss) == pytest.approx(float(F.cross_entropy(logits, whole.labels, reduction="sum")), rel=1e-5)
-    assert int(found.correct) == int((logits.argmax(1) == whole.labels).sum())
-    assert not found.loss.requires_grad
+        found = TASK.evaluate(reader, branch, batches(*counts), World())
+    assert found.count == 7
+    assert found.loss == pytest.approx(float(F.cross_entropy(logits, whole.labels)), rel=1e-5)
+    assert found.score == int((logits.argmax(1) == whole.labels).sum()) / 7
 
 
 def test_branches_differ_here():
-    losses = {branch: float(TASK.evaluate(network(), branch, batches(7)).loss) for branch in ("main", "stylized")}
+    losses = {branch: TASK.evaluate(network(), branch, batches(7), World()).loss for branch in ("main", "stylized")}
     assert abs(losses["main"] - losses["stylized"]) > 1e-3
 
 
-def test_it_computes_in_the_networks_precision_and_sums_in_float32():
-    exact, coarse = (TASK.evaluate(network(dtype=dtype), "main", batches(7)) for dtype in (None, torch.bfloat16))
+def test_it_computes_in_the_networks_precision():
+    exact, coarse = (
+        TASK.evaluate(network(dtype=dtype), "main", batches(7), World()) for dtype in (None, torch.bfloat16)
+    )
     assert exact.loss != coarse.loss
-    assert float(coarse.loss) == pytest.approx(float(exact.loss), rel=0.02)
-    assert coarse.loss.dtype == torch.float32
+    assert coarse.loss == pytest.approx(exact.loss, rel=0.02)
 
 
 def test_an_error_in_the_middle_leaves_the_network_as_it_was():
@@ -118,9 +120,11 @@ def test_an_error_in_the_middle_leaves_the_network_as_it_was():
         raise OSError("the disk is gone")
 
     with unchanged(reader.model), pytest.raises(OSError, match="the disk is gone"):
-        TASK.evaluate(reader, "stylized", breaking())
+        TASK.evaluate(reader, "stylized", breaking(), World())
 
 
-def test_no_images_are_no_sums():
-    found = TASK.evaluate(network(), "main", [])
-    assert (found.count, float(found.loss), int(found.correct)) == (0, 0, 0)
+def test_of_no_images_there_is_no_mean():
+    found = TASK.evaluate(network(), "main", [], World())
+    assert found.count == 0
+    assert math.isnan(found.loss)
+    assert math.isnan(found.score)

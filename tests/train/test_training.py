@@ -132,7 +132,7 @@ def test_the_meter_has_what_was_trained_on():
     (mean,) = made.meter.read().values()
     assert mean.count == BATCH
     assert mean.loss == pytest.approx(float(F.cross_entropy(logits, one.labels)), rel=1e-5)
-    assert mean.top1 == float((logits.argmax(1) == one.labels).float().mean())
+    assert mean.score == float((logits.argmax(1) == one.labels).float().mean())
 
 
 @pytest.mark.parametrize("name", ["vanilla", "advprop"])

@@ -10,12 +10,14 @@ from .advprop import Adversarial, AdvProp, FineGrainedAdvProp
 from .debiased import Debiased, ShapeBiased, TextureBiased
 from .fast_advprop import FastAdvProp
 from .fast_debiased import FastDebiased
-from .parts import Clean, Part, Stage, Step
+from .parts import CROSS_ENTROPY, AttackLosses, Clean, Part, Stage, Step
 from .sum import Objective, ObjectiveStage
 from .vanilla import Vanilla
 
 __all__ = [
+    "CROSS_ENTROPY",
     "OBJECTIVES",
+    "AttackLosses",
     "Clean",
     "Objective",
     "ObjectiveStage",

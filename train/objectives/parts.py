@@ -6,25 +6,34 @@ whose gradients it may read.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from debias.pipelines.attacks import PGD
 from debias.pipelines.draws import BatchDraws
-from debias.pipelines.view import Targets, View
+from debias.pipelines.view import Loss, Targets, View
 from debias.style_transfer import Images
 from debias.train.branch_batchnorm import MAIN
 from debias.train.views_forward import Branched
 
-__all__ = ["Clean", "Part", "Stage", "Step", "check_share", "check_weight"]
+__all__ = ["CROSS_ENTROPY", "AttackLosses", "Clean", "Part", "Stage", "Step", "check_share", "check_weight"]
+
+AttackLosses = Mapping[str, Loss]
+"""What attacks can climb, by name; `total` is the loss that is trained with."""
+
+CROSS_ENTROPY: AttackLosses = {}
+"""That of classification: an attack has it, and others, among its own settings."""
 
 
 @dataclass(frozen=True)
 class Clean:
-    """A batch as the loader gave it: images (B, 3, H, W) float32 in [0, 1] and targets (B, K), and what parts ask for.
+    """A batch as the loader gave it: images (B, 3, H, W) float32 in [0, 1] and targets, and what parts ask for.
+
+    Targets are rows (B, K) that sum to 1, or `Annotations` of another task.
 
     `augmented` is a second augmentation of the same files (B, 3, h, w). `stylized` are stylised copies (B, 3, h, w)
     made before the training, in place of a stylizer, and `textures` (B, K) the labels of their styles; where the style
@@ -32,7 +41,7 @@ class Clean:
     """
 
     images: Images
-    targets: Targets
+    targets: Any
     augmented: Images | None = None
     stylized: Images | None = None
     textures: Targets | None = None
@@ -42,7 +51,7 @@ class Clean:
         for name, value in vars(self).items():
             if value is not None and len(value) != len(self.images):
                 raise ValueError(f"{len(self.images)} images came with {len(value)} {name}")
-        if self.targets.ndim != 2 or not self.targets.is_floating_point():
+        if isinstance(self.targets, Tensor) and (self.targets.ndim != 2 or not self.targets.is_floating_point()):
             raise ValueError(f"targets must be (B, K) rows that sum to 1, got {tuple(self.targets.shape)}")
         if (self.stylized is None) != (self.textures is None):
             raise ValueError("stylized copies and the targets of their textures come together")
@@ -71,15 +80,25 @@ class Step:
     network: Branched
     draws: BatchDraws
     shared: bool = False
+    attack_losses: AttackLosses = field(default_factory=dict)
 
-    def attack(self, attack: PGD, images: Images, targets: Targets, *, branch: str, purpose: str) -> Images:
+    def attack(
+        self, attack: PGD, images: Images, targets: Any, *, branch: str, purpose: str, loss: str = "total"
+    ) -> Images:
         """Adversarial images (B, 3, H, W) that raise the loss of `branch`, which will train on them, in eval mode.
 
         Xie et al., CVPR 2020, Algorithm 1: the attack reads the BatchNorm that its images will train. The network is
-        left as it was.
+        left as it was. `loss` is one of the task's `attack_losses`; where there are none, the attack's own is climbed.
         """
-        with self.network.attacked(MAIN if self.shared else branch) as logits:
-            return attack(logits, images, targets, self.draws.generator(purpose, images.device))
+        climbed = self.attack_losses[loss] if self.attack_losses else None
+        with self.network.attacked(MAIN if self.shared else branch) as outputs:
+            return attack(outputs, images, targets, self.draws.generator(purpose, images.device), loss=climbed)
+
+    @torch.no_grad()
+    def losses(self, tried: Sequence[Images], targets: Any, *, branch: str, loss: str = "total") -> Tensor:
+        """The task's `loss` of the targets' B images in each of T forms (B, 3, H, W): (T, B), as an attack sees it."""
+        with self.network.attacked(MAIN if self.shared else branch) as outputs:
+            return torch.stack([self.attack_losses[loss](outputs(images), targets) for images in tried])
 
 
 class Part:

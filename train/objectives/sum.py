@@ -18,7 +18,7 @@ from debias.pipelines.view import Targets, View
 from debias.train.branch_batchnorm import MAIN
 from debias.train.views_forward import Branched
 
-from .parts import Clean, Part, Stage, Step
+from .parts import CROSS_ENTROPY, AttackLosses, Clean, Part, Stage, Step
 
 __all__ = ["Objective", "ObjectiveStage", "smooth"]
 
@@ -85,11 +85,13 @@ class Objective:
         """Whether branch gradients are scaled after the last backward: `train.step.balance_branches`."""
         return any(part.balances_branches for part in self.parts)
 
-    def stages(self, clean: Clean, network: Branched, draws: BatchDraws) -> Iterator[ObjectiveStage]:
+    def stages(
+        self, clean: Clean, network: Branched, draws: BatchDraws, attack_losses: AttackLosses = CROSS_ENTROPY
+    ) -> Iterator[ObjectiveStage]:
         """Yield the stages of one step; go on to the next one after the backward of the one before."""
         textures = None if clean.textures is None else smooth(clean.textures, self.label_smoothing)
         clean = replace(clean, targets=smooth(clean.targets, self.label_smoothing), textures=textures)
-        step = Step(network, draws, self.branches == "shared")
+        step = Step(network, draws, self.branches == "shared", attack_losses)
         rest, slices = self._slices(clean)
         count = max((part.stage_count for part, _ in slices), default=1)
         running = [(part.stages(own, step), len(own) / len(clean) if part.share else 1.0) for part, own in slices]

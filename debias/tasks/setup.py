@@ -1,0 +1,48 @@
+"""What a run needs from its task."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from debias.pipelines import ImageLoader
+from debias.train.models import Normalised
+from debias.train.objectives import Objective
+from debias.train.task import Task
+from debias.train.world import World
+
+from ..tellers import Teller
+
+if TYPE_CHECKING:
+    from ..training_settings import TrainSettings
+
+__all__ = ["TaskRun", "check_objective"]
+
+
+class TaskRun(Protocol):
+    """The parts of a run that depend on its task; `training_run` asks for each of them once, in this order."""
+
+    classes: tuple[str, ...]
+
+    def __init__(self, settings: "TrainSettings", world: World, teller: Teller) -> None:
+        """List the training data, nothing more. Raises ValueError for what cannot be trained on."""
+
+    @staticmethod
+    def check(settings: "TrainSettings") -> None:
+        """Raise ValueError for settings that this task has no use for; nothing is read."""
+
+    def model(self, objective: Objective) -> Normalised:
+        """The network with the objective's branches, on the device of this process, with the weights of --init."""
+
+    def loader(self, model: Normalised, objective: Objective) -> ImageLoader:
+        """The training images, as the network and the objective want them."""
+
+    def validation(self, model: Normalised) -> ImageLoader | None:
+        """The images to validate on, None for none."""
+
+    def task(self) -> Task:
+        """What the loop is told of the task."""
+
+
+def check_objective(settings: "TrainSettings", *known: str) -> None:
+    """Raise ValueError for an objective with a part that the task does not know."""
+    for part in settings.objective.objective.split("+"):
+        if part not in known:
+            raise ValueError(f"--task {settings.task} has no objective {part!r}; it has: {', '.join(known)}")
