@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .annotations import Annotated, Annotations, BadBox, Found
+from .objects import Annotated, AnnotatedSet, BadBox, Found
 
 NO_FILE = "no file_name"
 
 
-def read_coco(document: Path, folders: list[Path]) -> Annotations:
+def read_coco(document: Path, folders: list[Path]) -> AnnotatedSet:
     """Read `document`; its images lie in the first of `folders` that has one of them, else in the last.
 
     Raises ValueError, in one line that names the file, where it is no such JSON.
@@ -35,7 +35,7 @@ def read_coco(document: Path, folders: list[Path]) -> Annotations:
     folder = _folder(images, folders)
     found = [_image(image, objects[index], index) for index, image in enumerate(images)]
     ids = sorted(names)
-    return Annotations(folder, tuple(names[each] for each in ids), tuple(ids), found, lost)
+    return AnnotatedSet(folder, tuple(names[each] for each in ids), tuple(ids), found, lost)
 
 
 def is_coco(document: Path) -> bool:

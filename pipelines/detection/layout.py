@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..loading.listing import SPLITS
-from .annotations import Annotations
 from .coco import is_coco, read_coco
+from .objects import AnnotatedSet
 from .voc import SETS, read_set, read_voc
 
 NAMES = {"val": ("val", "valid", "validation")}
@@ -43,7 +43,7 @@ class Coco:
     named: bool = False
 
 
-def read_annotations(data: str | os.PathLike[str], split: str) -> Annotations:
+def read_annotations(data: str | os.PathLike[str], split: str) -> AnnotatedSet:
     """Read the annotations of `data` in `split`. Raises ValueError, in one line with the fix, where there are none."""
     found, folders = _find(Path(data))
     if folders:
@@ -131,7 +131,7 @@ def _visible(folder: Path) -> list[Path]:
         raise ValueError(f"cannot list {folder}: {error.strerror}; check the path and its permissions") from None
 
 
-def _read_voc(found: Voc, split: str) -> Annotations:
+def _read_voc(found: Voc, split: str) -> AnnotatedSet:
     names = None
     if found.sets:
         if split not in found.sets:
@@ -140,7 +140,7 @@ def _read_voc(found: Voc, split: str) -> Annotations:
     return read_voc(found.images, found.annotations, found.root, names)
 
 
-def _read_coco(found: Coco, split: str) -> Annotations:
+def _read_coco(found: Coco, split: str) -> AnnotatedSet:
     fitting = list(found.documents) if found.named else _of_split(found.documents, split)
     if not fitting:
         has = [name for name in SPLITS if _of_split(found.documents, name)]

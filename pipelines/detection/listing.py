@@ -11,10 +11,10 @@ from torch import Tensor
 from ..loading.listing import Listing, list_files
 from ..loading.sampler import Draws, Ints
 from ..loading.scan import SHOWN, BadFile, Scan, scan
-from .annotations import Annotated, Annotations, BadBox, Judged, Objects, judge, table
 from .boxes import Boxes
 from .geometry import cut, to_network
 from .layout import detection_splits, read_annotations
+from .objects import Annotated, AnnotatedSet, BadBox, Judged, Objects, judge, table
 
 __all__ = ["DetectionSet", "detection_splits", "list_detection"]
 
@@ -153,7 +153,7 @@ def _joined(
 
 
 def _classes(
-    found: Annotations,
+    found: AnnotatedSet,
     keep: str | Sequence[str] | None,
     classes: Sequence[str] | None,
     data: str | os.PathLike[str],

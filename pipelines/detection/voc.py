@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..loading.listing import IMAGE_EXTENSIONS
-from .annotations import Annotated, Annotations, Found
+from .objects import Annotated, AnnotatedSet, Found
 
 MAX_BYTES = 16 << 20
 SETS = "ImageSets/Main"
 ENDS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def read_voc(images: Path, annotations: Path, root: Path, names: list[str] | None) -> Annotations:
+def read_voc(images: Path, annotations: Path, root: Path, names: list[str] | None) -> AnnotatedSet:
     """Read the images `names` (without ending), or all that have an XML file; the classes are those of all files.
 
     So every split of a folder has the same classes. A damaged file makes its image unusable, and says so.
@@ -32,7 +32,7 @@ def read_voc(images: Path, annotations: Path, root: Path, names: list[str] | Non
         missing = f"no annotation {_name(annotations / f'{stem}.xml', root)}"
         size, objects, fault = read.get(stem, (None, [], missing))
         found.append(Annotated(_name(picture, root), number, size, objects, fault))
-    return Annotations(root, tuple(classes), tuple(range(1, len(classes) + 1)), found)
+    return AnnotatedSet(root, tuple(classes), tuple(range(1, len(classes) + 1)), found)
 
 
 def read_set(path: Path) -> list[str]:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from debias.pipelines.detection import list_detection
+from debias.pipelines.detection import BoxAugmenter, Boxes, list_detection
 from debias.pipelines.detection.geometry import KEPT_SHARE, cut, to_file, to_network
 from debias.pipelines.loading.engines import engine_batches
 from debias.pipelines.loading.listing import list_images
+from debias.pipelines.loading.loader import ImageLoader, annotated_loader
 from debias.pipelines.loading.sampler import Draws, EvalDraws, TrainDraws
 from debias.pipelines.loading.scan import scan
 
@@ -203,3 +204,42 @@ def test_ids_are_the_sets_own_where_the_loader_has_fewer_images(voc: Path) -> No
     torch.testing.assert_close(found.to_file(2, targets.boxes[0], (48, 64)), found.boxes(2))
     with pytest.raises(ValueError, match="cut nothing behind the resize"):
         found.annotate(usable)(draw)
+
+
+# --- the loader -----------------------------------------------------------------------------------------------------
+
+
+def loader(folder: Path, engine: str, *, train: bool = True) -> ImageLoader:
+    found = list_detection(folder, "train")
+    both = BoxAugmenter(4) if train else None
+    return annotated_loader(
+        found.listing, found.annotate, (48, 64), 2, train=train, engine=engine, seed=4, augment_both=both
+    )
+
+
+@engines
+def test_a_loader_gives_images_with_the_boxes_of_the_same_samples(voc: Path, engine: str) -> None:
+    made = loader(voc, engine, train=False)
+    found = list_detection(voc, "train")
+    for batch in made:
+        assert isinstance(batch.labels, Boxes)
+        assert torch.equal(batch.labels.ids, batch.indices)
+        for boxes, index in zip(batch.labels.boxes, batch.indices.tolist(), strict=True):
+            torch.testing.assert_close(found.to_file(index, boxes, (48, 64)), found.boxes(index))
+
+
+@engines
+def test_an_interrupted_epoch_goes_on_with_the_same_boxes(voc: Path, engine: str) -> None:
+    made = loader(voc, engine)
+    assert made.augmenter == "boxes-v0 by torchvision uint8"
+    whole = [batch for _ in range(3) for batch in made]
+    first = loader(voc, engine)
+    first.set_epoch(2)
+    next(iter(first))
+    again = loader(voc, engine)
+    again.load_state_dict(first.state_dict())
+    (rest,) = list(again)
+    assert torch.equal(rest.images, whole[-1].images)
+    for name in ("boxes", "labels", "ignored"):
+        for ours, theirs in zip(getattr(rest.labels, name), getattr(whole[-1].labels, name), strict=True):
+            assert torch.equal(ours, theirs)

@@ -36,7 +36,7 @@ class Annotated(NamedTuple):
     fault: str | None = None
 
 
-class Annotations(NamedTuple):
+class AnnotatedSet(NamedTuple):
     """A set of one split: images in a fixed order, class names with the ids that results are given back under."""
 
     root: Path
