@@ -72,6 +72,9 @@ def load_subject(
                 f"--weights {weights}: {text} is a file of weights itself; give the network's name instead"
             )
         if Path(text).suffix == ".onnx":
+            for flag, given in (("--model", model), ("--classes", classes), ("--size", size)):
+                if given is not None:
+                    raise ValueError(f"{flag} {given}: {text} says so itself; leave it out")
             return _onnx(text, device)
         path = weights_path(text)
         card = find_card(path)

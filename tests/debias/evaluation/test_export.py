@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,6 +107,19 @@ def test_an_onnx_file_answers_as_the_branch(branch: str, small: Subject, tmp_pat
         evaluate(read, "fgsm", data)
     with pytest.raises(ValueError, match="no weights to export"):
         export(read, "onnx", path)
+
+
+@pytest.mark.parametrize(
+    ("flag", "given"), [("model", "resnet18"), ("classes", "names.txt"), ("size", 64)], ids=["model", "classes", "size"]
+)
+def test_an_onnx_file_is_told_nothing_that_it_says_itself(flag: str, given: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"")
+    if flag == "classes":
+        given = tmp_path / given
+        given.write_text("cat\ndog\n")
+    with pytest.raises(ValueError, match=rf"^--{flag} .*a\.onnx says so itself; leave it out$"):
+        load_subject(path, **{flag: given})
 
 
 def test_an_onnx_file_is_read_by_what_it_says_of_itself(tmp_path: Path) -> None:
