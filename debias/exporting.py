@@ -74,8 +74,8 @@ def _to_onnx(subject: Subject, network: Normalised, out: Path) -> str:
         import onnxscript  # noqa: F401
     except ImportError:
         raise ValueError("--to onnx needs onnx and onnxscript; pip install 'debias[onnx]'") from None
-    size = subject.spec.size
-    example = torch.zeros(2, 3, size, size)
+    height, width = subject.spec.sides
+    example = torch.zeros(2, 3, height, width)
     batch = torch.export.Dim("batch", min=1)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
@@ -101,7 +101,8 @@ def _to_onnx(subject: Subject, network: Normalised, out: Path) -> str:
     model = program.model_proto
     onnx.helper.set_model_props(model, _card(subject).header())
     write_atomically(out, model.SerializeToString(deterministic=True))
-    return f"input images (batch, 3, {size}, {size}) float32 in [0, 1], output logits (batch, {len(subject.classes)})"
+    logits = f"logits (batch, {len(subject.classes)})"
+    return f"input images (batch, 3, {height}, {width}) float32 in [0, 1], output {logits}"
 
 
 Write = Callable[[Subject, Normalised, Path], str]
@@ -138,4 +139,4 @@ def _write_state(network: nn.Module, out: Path) -> None:
 def _normalisation(subject: Subject) -> str:
     spec = subject.spec
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
-    return f"images of {spec.size} x {spec.size} pixels, normalised by mean ({mean}) and std ({std})"
+    return f"images of {spec.said_pixels} pixels, normalised by mean ({mean}) and std ({std})"

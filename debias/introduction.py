@@ -23,9 +23,9 @@ def introduction(
     settings: TrainSettings, model: Normalised, loader: ImageLoader, validation: ImageLoader | None
 ) -> Iterator[str]:
     """What is trained on what, a line each; and lines for what its user may not have meant."""
-    size, branches = model.spec.size, branch_batchnorm.branches(model)
+    branches = branch_batchnorm.branches(model)
     yield f"{settings.objective.objective} on {settings.model.model}, BatchNorm branches: {', '.join(branches)}"
-    yield f"{counted(len(loader.listing), 'image')} of {len(loader.classes)} classes at {size} x {size} pixels"
+    yield f"{counted(len(loader.listing), 'image')} of {len(loader.classes)} classes at {model.spec.said_pixels} pixels"
     if validation is None and settings.data.val == NO_VALIDATION:
         pass
     elif validation is None:
@@ -37,7 +37,7 @@ def introduction(
     shared = branch_batchnorm.shared_norms(model)
     if shared and len(branches) > 1:
         yield f"all branches share {shared}; --branch-layer-norm gives each its own"
-    yield from _without_effect(settings, size)
+    yield from _without_effect(settings, min(model.spec.sides))
 
 
 def _without_effect(settings: TrainSettings, size: int) -> Iterator[str]:

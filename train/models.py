@@ -28,7 +28,7 @@ from debias.pipelines.attacks import eval_mode
 from debias.pipelines.view import Logits
 from debias.style_transfer import Images
 
-from .weights_file import InputSpec, fill, find_card, read_weights, weights_path
+from .weights_file import InputSpec, Size, fill, find_card, read_size, read_weights, weights_path
 
 __all__ = ["InputSpec", "ModelSettings", "Normalised", "check_reading", "create", "initialise", "is_own_code"]
 
@@ -65,7 +65,7 @@ class ModelSettings:
     """Which network, and where it starts; ValueError for a number out of range."""
 
     model: Annotated[str, "network: a torchvision name, timm:NAME, or pkg.module:factory"] = "resnet50"
-    size: Annotated[int | None, "pixels a side; the model's own when left out"] = None
+    size: Annotated[str | Size | None, "pixels a side, or WIDTHxHEIGHT; the model's own when left out"] = None
     dropout: Annotated[float | None, "dropout before the class layer; the model's own when left out"] = None
     drop_path: Annotated[float | None, "stochastic depth of the deepest block; the model's own when left out"] = None
     init: Annotated[
@@ -76,11 +76,17 @@ class ModelSettings:
     ] = False
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"--size must be at least 1, got {self.size}")
+        if self.size is not None:  # as it is recorded: a number, or WIDTHxHEIGHT
+            size = read_size(self.size)
+            object.__setattr__(self, "size", size if isinstance(size, int) else f"{size[1]}x{size[0]}")
         for flag, value in (("--dropout", self.dropout), ("--drop-path", self.drop_path)):
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{flag} must be in [0, 1), got {value}")
+
+    @property
+    def sides(self) -> Size | None:
+        """`size` in pixels."""
+        return None if self.size is None else read_size(self.size)
 
 
 def create(settings: ModelSettings, num_classes: int | None) -> Normalised:
@@ -98,7 +104,7 @@ def create(settings: ModelSettings, num_classes: int | None) -> Normalised:
     Raises ValueError, one line with the flag and the fix, for a name, size, drop or init that cannot be had.
     """
     known = _spec_of_init(settings.init)
-    size = settings.size or (known.size if known else None)
+    size = settings.sides or (known.size if known else None)
     if settings.model.startswith("timm:"):
         network, spec = _from_timm(settings, num_classes, size)
     elif is_own_code(settings.model):
@@ -172,15 +178,16 @@ def check_reading(model: Normalised, num_classes: int) -> str | None:
     Returns the first BatchNorm that sees a single pixel of an image, None where none does: in training it needs two
     images at once. Raises ValueError, one line, unless `num_classes` logits come out.
     """
-    flag, size = f"--model {model.name}", model.spec.size
+    flag, spec = f"--model {model.name}", model.spec
     single: list[str] = []
     norms = [(path, norm) for path, norm in model.network.named_modules() if isinstance(norm, _BatchNorm)]
     hooks = [norm.register_forward_pre_hook(partial(_note_single, single, path)) for path, norm in norms]
     try:
         with torch.no_grad(), eval_mode(model):
-            logits = model(torch.zeros(1, 3, size, size, device=model.mean.device))
+            logits = model(torch.zeros(1, 3, *spec.sides, device=model.mean.device))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise ValueError(f"{flag} cannot read an RGB image of {size} x {size} pixels: {_first_line(error)}") from error
+        reason = _first_line(error)
+        raise ValueError(f"{flag} cannot read an RGB image of {spec.said_pixels} pixels: {reason}") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -196,7 +203,7 @@ def is_own_code(name: str) -> bool:
 
 
 def _from_torchvision(
-    settings: ModelSettings, num_classes: int | None, size: int | None
+    settings: ModelSettings, num_classes: int | None, size: Size | None
 ) -> tuple[nn.Module, InputSpec]:
     name, models = settings.model, torchvision.models
     names = models.list_models(module=models)
@@ -212,9 +219,11 @@ def _from_torchvision(
     spec = InputSpec(side, images.mean, images.std, side / resized, _interpolation(images.interpolation.value))
     told: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if name.startswith("vit_"):
+        if isinstance(size, tuple):
+            raise ValueError(f"--size {settings.size}: --model {name} reads squares; give one number")
         told["image_size"] = size or side
     elif name == "maxvit_t":
-        told["input_size"] = (size or side, size or side)
+        told["input_size"] = size if isinstance(size, tuple) else (size or side, size or side)
     drops = {"dropout": settings.dropout, "stochastic_depth_prob": settings.drop_path}
     network = _build(settings, partial(models.get_model, name, **told), drops)
     # Some builders take any setting and read those that they know.
@@ -222,7 +231,7 @@ def _from_torchvision(
     return network, spec
 
 
-def _from_timm(settings: ModelSettings, num_classes: int | None, size: int | None) -> tuple[nn.Module, InputSpec]:
+def _from_timm(settings: ModelSettings, num_classes: int | None, size: Size | None) -> tuple[nn.Module, InputSpec]:
     timm, name = _import_timm(settings.model), settings.model.removeprefix("timm:")
     # This refuses the hub's names too: a weights file may name a model, and must not make us fetch anything.
     if not timm.is_model(name):
@@ -309,7 +318,7 @@ def _import_timm(name: str) -> Any:
         raise ValueError(f"--model {name}: timm is not installed; pip install 'debias[timm]'") from None
 
 
-def _timm_network(timm: Any, name: str, size: int | None, **settings: Any) -> nn.Module:
+def _timm_network(timm: Any, name: str, size: Size | None, **settings: Any) -> nn.Module:
     """A network of timm; one whose weights depend on the size of the images is told it."""
     network: nn.Module = timm.create_model(**timm.models.resolve_model_input_args(name, {"img_size": size}), **settings)
     return network

@@ -36,25 +36,42 @@ if TYPE_CHECKING:
 __all__ = [
     "Card",
     "InputSpec",
+    "Size",
     "card_of",
     "fill",
     "find_card",
     "has_layer_norms",
     "load_model",
     "read_card",
+    "read_size",
     "read_weights",
     "save_model",
     "weights_path",
 ]
 
 IN_RUN = "model.safetensors"  # its name in a run folder
+Size = int | tuple[int, int]
+"""Pixels a side, or height and width where these differ."""
+
+
+def read_size(size: str | Size) -> Size:
+    """What a person writes as a size: 224, or 320x240 for a width and a height; ValueError for anything else."""
+    if isinstance(size, str):
+        found = re.fullmatch(r"(\d+)(?:\s*[x×]\s*(\d+))?", size.strip())
+        if found is None:
+            raise ValueError(f"--size must be pixels a side or WIDTHxHEIGHT, 320x240 say, got {size!r}")
+        size = (int(found[2] or found[1]), int(found[1]))
+    sides = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    if min(sides) < 1:
+        raise ValueError(f"--size must be at least 1, got {min(sides)}")
+    return sides[0] if sides[0] == sides[1] else sides
 
 
 @dataclass(frozen=True)
 class InputSpec:
     """How images are made for a network, ImageNet's way where nothing is said; ValueError for a value out of range."""
 
-    size: int = 224  # pixels a side
+    size: Size = 224
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # R, G, B of images in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     crop: float = 0.875  # in evaluation, `size` is this share of the resized shorter side
@@ -63,14 +80,32 @@ class InputSpec:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
-        if not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"size must be a whole number of pixels, at least 1, got {self.size!r}")
+        if isinstance(self.size, (list, tuple)) and len(self.size) == 2:
+            height, width = self.size
+            object.__setattr__(self, "size", height if height == width else (height, width))
+        if not all(isinstance(side, int) and side >= 1 for side in self.sides):
+            raise ValueError(f"size must be a whole number of pixels, at least 1, or two of them, got {self.size!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, self.mean)) or min(self.std) <= 0:
             raise ValueError(f"mean and std must be three numbers each, std above 0, got {self.mean} and {self.std}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop must be in (0, 1], got {self.crop}")
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation must be bilinear or bicubic, got {self.interpolation!r}")
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return (self.size, self.size) if not isinstance(self.size, tuple) else self.size
+
+    @property
+    def said_size(self) -> str:
+        """As `--size` takes it: 224, or 320x240 for a width and a height."""
+        return f"{self.size[1]}x{self.size[0]}" if isinstance(self.size, tuple) else str(self.size)
+
+    @property
+    def said_pixels(self) -> str:
+        """224 x 224, or 320 x 240 for a width and a height."""
+        return f"{self.sides[1]} x {self.sides[0]}"
 
 
 _OF_SPEC = tuple(field.name for field in fields(InputSpec))

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from debias.train.weights_file import read_size
+
 from ..evaluation.evaluator import AttackSettings, Evaluation
 from ..evaluation.results import Results
 from ..evaluation.runner import RunnerSettings
@@ -41,7 +43,7 @@ SUITES_TOLD = "\b\nSuites:\n" + "\n".join(f"  {name:13} {text}" for name, (_, te
 @click.option("--model", help="Network of a bare state dict: a torchvision name, timm:NAME, or pkg.module:factory.")
 @click.option("--weights", "--init", help="Weights of a network given by name: a .safetensors or .pth file.")
 @click.option("--classes", help="Text file with a class name on each line, where the weights name none.")
-@click.option("--size", type=click.IntRange(1), help="Pixels a side; the network's own when left out.")
+@click.option("--size", help="Pixels a side, or WIDTHxHEIGHT; the network's own when left out.")
 @options(RunnerSettings)
 @options(AttackSettings)
 @click.option(
@@ -61,7 +63,7 @@ def command(
     model: str | None,
     weights: str | None,
     classes: str | None,
-    size: int | None,
+    size: str | None,
     baseline: Path | None,
     made: Path | None,
     device: str,
@@ -86,7 +88,8 @@ def command(
         runner=picked(RunnerSettings, fields),
         attack=picked(AttackSettings, fields),
     )
-    of_subject = {"model": model, "weights": weights, "classes": classes, "size": size}
+    sides = None if size is None else read_size(size)
+    of_subject = {"model": model, "weights": weights, "classes": classes, "size": sides}
     if dry_run:
         return print_settings(
             {"network": network, "out": str(out), **of_subject, **evaluation.flat(), "device": device}

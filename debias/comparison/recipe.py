@@ -38,7 +38,7 @@ class CompareSettings:
         str | None, "network: a torchvision name, timm:NAME, or pkg.module:factory; resnet18 when left out"
     ] = None
     init: Annotated[str | None, "weights to start from: a run folder, a file, or the word pretrained"] = None
-    size: Annotated[int | None, "pixels a side; the images' own, at most 224, when left out"] = None
+    size: Annotated[str | int | None, "pixels a side, or WIDTHxHEIGHT; the images' own, up to 224, if left out"] = None
     batch_size: Annotated[int | None, "images of a step; 32, or all there are, when left out"] = None
     lr: Annotated[float | None, "peak learning rate; 0.05, and 0.01 with --init, when left out"] = None
     minutes: Annotated[float, "time of the probe and all trainings together; evaluation comes on top"] = 60.0

@@ -24,8 +24,8 @@ Partners = Literal["any", "other-class"]
 
 
 def build_settings(request: Request, partners: Partners) -> BuildSettings:
-    """How a set is made for this request: at the network's size, lossless."""
-    size = request.subject.spec.size
+    """How a set is made for this request: in squares of the network's size, lossless."""
+    size = max(request.subject.spec.sides)
     return BuildSettings(alpha=ALPHA, size=size, encoding="png", partners=partners, seed=request.seed)
 
 

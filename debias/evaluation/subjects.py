@@ -29,6 +29,7 @@ from debias.train.weights_file import (
     IN_RUN,
     Card,
     InputSpec,
+    Size,
     fill,
     find_card,
     has_layer_norms,
@@ -52,14 +53,14 @@ def load_subject(
     model: str | None = None,
     weights: str | Path | None = None,
     classes: str | Path | None = None,
-    size: int | None = None,
+    size: Size | None = None,
     device: str | torch.device = "cpu",
 ) -> Subject:
     """The network that `name` stands for, in eval mode on `device`, with all its branches.
 
     `model` names the network of a bare state dict, or of a run whose network is code of your own; `weights` is a file
     for a network that is given by name; `classes` a text file with a class name on each line, in the order of the
-    logits, for weights that name none (1000 classes are ImageNet's without it); `size` the pixels a side in place of
+    logits, for weights that name none (1000 classes are ImageNet's without it); `size` the pixels in place of
     the network's own. torch's random numbers stay where they were.
 
     Raises ValueError, one line that names the file or flag and the fix.
@@ -140,7 +141,7 @@ def _subject(
     network: Normalised,
     known: Sequence[str] | None,
     named: Sequence[str] | None,
-    size: int | None,
+    size: Size | None,
     device: str | torch.device,
     objective: str = "",
 ) -> Subject:
@@ -165,10 +166,9 @@ def _subject(
 
 def _width(network: Normalised) -> int:
     """The number of logits of a black image; ValueError where the network cannot read one."""
-    size = network.spec.size
     try:
         with torch.no_grad():
-            _, width = network(torch.zeros(1, 3, size, size, device=network.mean.device)).shape
+            _, width = network(torch.zeros(1, 3, *network.spec.sides, device=network.mean.device)).shape
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError):
         check_reading(network, IMAGENET)  # which says what is wrong
         raise
@@ -196,7 +196,7 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _published(name: str, size: int | None) -> Normalised:
+def _published(name: str, size: Size | None) -> Normalised:
     """A network of torchvision or timm with the weights that they publish."""
     with torch.random.fork_rng(devices=[]):
         try:
@@ -208,7 +208,7 @@ def _published(name: str, size: int | None) -> Normalised:
     return network
 
 
-def _of_own_code(name: str, names: Sequence[str] | None, size: int | None) -> Normalised:
+def _of_own_code(name: str, names: Sequence[str] | None, size: Size | None) -> Normalised:
     with torch.random.fork_rng(devices=[]):
         return create(ModelSettings(name, size=size), None if names is None else len(names))
 
@@ -218,7 +218,7 @@ def _of_state_dict(
     model: str,
     path: Path,
     names: Sequence[str] | None,
-    size: int | None,
+    size: Size | None,
     device: str | torch.device,
 ) -> Subject:
     card = find_card(path)

@@ -78,12 +78,11 @@ def open_pictures(paths: Sequence[Path]) -> Scan:
 
 
 def read_pictures(found: Scan, spec: InputSpec) -> Iterator[Images]:
-    """All images as the network of `spec` reads them in evaluation, in batches (B, 3, size, size) float32 in [0, 1]."""
-    size = (spec.size, spec.size)
-    draw = EvalDraws(size, spec.crop)
+    """All images as the network of `spec` reads them in evaluation, in batches (B, 3, H, W) float32 in [0, 1]."""
+    draw = EvalDraws(spec.sides, spec.crop)
     numbers = np.arange(len(found.listing), dtype=np.int64)
     plans = (draw(part, found.shapes[part], 0) for part in np.split(numbers, numbers[BATCH::BATCH]) if len(part))
-    for made in torchvision_engine.batches(found, plans, size, torch.device("cpu"), 0, spec.interpolation):
+    for made in torchvision_engine.batches(found, plans, spec.sides, torch.device("cpu"), 0, spec.interpolation):
         yield made.images
 
 

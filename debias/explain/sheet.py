@@ -98,7 +98,8 @@ def columns(
     titles = _titles(subjects)
     for spec in specs:
         read = _read(rows, spec)
-        title = "image" if len(specs) == 1 else f"read at {spec.size} px, {spec.crop:g} of it, {spec.interpolation}"
+        how = f"read at {spec.said_size} px, {spec.crop:g} of it, {spec.interpolation}"
+        title = "image" if len(specs) == 1 else how
         said = (*map(shown_class, rows.labels), *(f"seed of {shown_class(name)}" for name in rows.classes))
         yield Column(title, torch.cat([read.images, read.seeds]), said)
         for subject, own in zip(subjects, titles, strict=True):
@@ -116,19 +117,19 @@ def _reading(subject: Subject) -> InputSpec:
 
 
 def _read(rows: Rows, spec: InputSpec) -> _Read:
-    none = torch.empty(0, 3, spec.size, spec.size)
+    none = torch.empty(0, 3, *spec.sides)
     seeds = [_seed(rows, name, spec) for name in rows.classes]
     return _Read(torch.cat([none, *read_pictures(rows.pictures, spec)]), torch.cat([none, *seeds]))
 
 
 def _seed(rows: Rows, name: str, spec: InputSpec) -> Images:
-    """The seed of one class, (1, 3, size, size): the same for all networks of this spec, whatever else is made."""
+    """The seed of one class, (1, 3, H, W): the same for all networks of this spec, whatever else is made."""
     generator = BatchDraws(rows.seed).generator(f"explain: seed of {name}")
-    grain = rows.synthesis.of_size(spec.size).grain
+    grain = rows.synthesis.of_size(max(spec.sides)).grain
     assert grain is not None
     if name in rows.examples:
         return ClassSeeds.fit(read_pictures(rows.examples[name], spec), grain).draw(1, generator)
-    return grey_seeds(1, spec.size, grain, generator)
+    return grey_seeds(1, spec.sides, grain, generator)
 
 
 def _cells(

@@ -58,7 +58,7 @@ class Synthesis:
                 pixels(value, flag)
 
     def of_size(self, size: int) -> "Synthesis":
-        """The same with all values filled in, for images of `size` pixels a side."""
+        """The same with all values filled in, for images of `size` pixels, on the longer side."""
         step_size, eps, grain = (0.5, 30.0, 1) if size <= SMALL else (1.0, 40.0, 4)
         return replace(
             self,
@@ -124,11 +124,11 @@ class ClassSeeds:
         return _enlarged(self.mean + mixed + noise, self.size, self.grain)
 
 
-def grey_seeds(count: int, size: int, grain: int, generator: Generator) -> Images:
-    """Draw noise around grey, (count, 3, size, size) float32 in [0, 1], in blocks of `grain` pixels, on the CPU."""
-    height, width = _reduced((size, size), grain)
+def grey_seeds(count: int, size: tuple[int, int], grain: int, generator: Generator) -> Images:
+    """Draw noise around grey, (count, 3, *size) float32 in [0, 1], in blocks of `grain` pixels, on the CPU."""
+    height, width = _reduced(size, grain)
     noise = torch.randn(count, 3 * height * width, generator=generator, dtype=torch.float64)
-    return _enlarged(0.5 + GREY_DEVIATION * noise, (size, size), grain)
+    return _enlarged(0.5 + GREY_DEVIATION * noise, size, grain)
 
 
 def _reduced(size: tuple[int, int], grain: int) -> tuple[int, int]:

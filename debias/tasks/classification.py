@@ -58,10 +58,11 @@ class ClassificationRun:
                 )
         model.to(self.world.device)
         single, batch = check_reading(model, len(self.classes)), self.settings.batch(self.world.size)
+        size = model.spec.said_size
         if single is not None and batch.fewest == 1:
             raise ValueError(
                 f"--batch-size {batch.batch_size}: the BatchNorm {single} sees one pixel of an image, "
-                f"and needs two images at once; take {batch.next_size} or more, or a --size above {model.spec.size}"
+                f"and needs two images at once; take {batch.next_size} or more, or a --size above {size}"
             )
         return model
 

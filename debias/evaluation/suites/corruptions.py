@@ -84,7 +84,7 @@ def _protocol(request: Request, of_arrays: bool) -> str:
     split = request.said_split(SUITE)
     return (
         f"{top1} generated corruptions, no published set: made by {library} of --data{split} resized and cut to "
-        f"{spec.size} x {spec.size} (crop {spec.crop:g}, {spec.interpolation}), as JPEG of quality {QUALITY}, "
+        f"{spec.said_pixels} (crop {spec.crop:g}, {spec.interpolation}), as JPEG of quality {QUALITY}, "
         f"seed {request.seed}"
     )
 
@@ -130,9 +130,10 @@ def _source(request: Request) -> tuple[ImageLoader, Recipe]:
             f"--suite {SUITE}: {LIBRARY}, which makes the images, is not installed; pip install 'debias[corruptions]', "
             f"or give a published folder with --data {SUITE}=DIR"
         )
-    if spec.size < SMALLEST:
+    if min(spec.sides) < SMALLEST:
         raise ValueError(
-            f"--suite {SUITE}: {LIBRARY} takes images from {SMALLEST} pixels a side on, the network reads {spec.size}; "
+            f"--suite {SUITE}: {LIBRARY} takes images from {SMALLEST} pixels a side on, the network reads "
+            f"{spec.said_size}; "
             f"give a published folder with --data {SUITE}=DIR"
         )
     source = source_images(request.data, SUITE, spec, request.workers)

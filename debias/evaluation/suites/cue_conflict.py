@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from debias.pipelines import shapes
+from debias.train.weights_file import InputSpec
 
 from ...wording import counted
 from ..categories import among_categories
@@ -86,27 +87,27 @@ def _decision(subject: Subject, cues: Sequence[str]) -> tuple[tuple[str, ...], D
 
 def _protocol(rows: Sequence[Row], cues: Sequence[str], request: Request) -> str:
     """What the images are and how they are shown; told by the rows, and of images that are gone with fewer words."""
-    count, size = len(rows), request.subject.spec.size
+    count, spec = len(rows), request.subject.spec
     if not _are_named(rows):
         return _protocol_of_set(count, request)
     if set(cues) <= set(shapes.CLASSES):
-        return f"{count:,} cue conflicts drawn for the set shapes, {_shown(shapes.SIZE, size)}"
+        return f"{count:,} cue conflicts drawn for the set shapes, {_shown(shapes.SIZE, spec)}"
     files = [row.file for row in rows]
     side = square_side(request, files)
     if side == SIDE and may_be_published(files):
         which = f"the {PUBLISHED:,}" if count == PUBLISHED else f"{count:,} of the {PUBLISHED:,}"
-        return f"{which} published stimuli, {_shown(SIDE, size)}"
-    return f"{count:,} cue conflicts in the published naming, {_shown(side, size)}"
+        return f"{which} published stimuli, {_shown(SIDE, spec)}"
+    return f"{count:,} cue conflicts in the published naming, {_shown(side, spec)}"
 
 
 def _protocol_of_set(count: int, request: Request) -> str:
-    size, split = request.subject.spec.size, request.said_split(SUITE)
+    spec, split = request.subject.spec, request.said_split(SUITE)
     if SUITE not in request.published:
         settings = asdict(build_settings(request, PARTNERS)) | {"stylizer": STYLIZER}
-        return f"{count:,} cue conflicts made of --data{split} ({said_of(settings)}), {_shown(size, size)}"
+        return f"{count:,} cue conflicts made of --data{split} ({said_of(settings)}), {_shown(settings['size'], spec)}"
     built = settings_of(Path(request.published[SUITE]))
     side = built.get("size")
-    shown = _shown(side if isinstance(side, int) else None, size)
+    shown = _shown(side if isinstance(side, int) else None, spec)
     return f"{count:,} images of a stylised set{split}{f' ({said})' if (said := said_of(built)) else ''}, {shown}"
 
 
@@ -117,13 +118,15 @@ def _are_named(rows: Sequence[Row]) -> bool:
         return False
 
 
-def _shown(side: int | None, size: int) -> str:
+def _shown(side: int | None, spec: InputSpec) -> str:
     """How images come to the network's size: squares of `side` are never cut, of others (None) the centre is."""
+    if isinstance(spec.size, tuple):
+        return f"the centre of each image at {spec.said_pixels} pixels"
     if side is None:
-        return f"the largest centred square of each image at {size} pixels"
-    if side == size:
+        return f"the largest centred square of each image at {spec.size} pixels"
+    if side == spec.size:
         return f"at their own {side} pixels"
-    return f"{'up' if side < size else 'down'}scaled from {side} to {size} pixels"
+    return f"{'up' if side < spec.size else 'down'}scaled from {side} to {spec.size} pixels"
 
 
 def _measures(result: ShapeBias, ties: int, answers: int, protocol: str) -> list[Measure]:

@@ -71,7 +71,8 @@ class Variant:
             f"the {n:,} images" if n == self.published else f"{n:,} images, the published set has {self.published:,}"
         )
         protocol = (
-            f"{self.title}: {whole}; {self._decision}; {spec.size} pixels, crop {spec.crop:g}, {spec.interpolation}"
+            f"{self.title}: {whole}; {self._decision}; {spec.said_size} pixels, crop {spec.crop:g}, "
+            f"{spec.interpolation}"
         )
         accuracy = share(self.name, "top-1", hits, n, protocol, headline=not self.error)
         if not self.error:

@@ -107,7 +107,7 @@ def _edges(source: ImageLoader, spec: InputSpec) -> Iterator[Pixels]:
 
 
 def _silhouettes(source: ImageLoader, spec: InputSpec) -> Iterator[Pixels]:
-    cut = EvalDraws((spec.size, spec.size), spec.crop)
+    cut = EvalDraws(spec.sides, spec.crop)
     for index, image in each_image(source):
         yield silhouette(image, alpha_mask(source.listing.read(index), cut))
 

@@ -115,7 +115,7 @@ def test_seeds_depend_on_class_and_seed_alone(files: list[Path]) -> None:
     assert not torch.equal(both[0], both[1])
     assert not torch.equal(both, seeds(classes=("dog", "bee"), seed=1))
     generator = BatchDraws(0).generator("explain: seed of dog")
-    assert torch.equal(both[:1], grey_seeds(1, 16, 1, generator))
+    assert torch.equal(both[:1], grey_seeds(1, (16, 16), 1, generator))
     examples = open_pictures(files)
     drawn = seeds(classes=("dog", "bee"), examples={"dog": examples})
     assert torch.equal(drawn[1], both[1])
@@ -188,5 +188,5 @@ def test_percent(share: float, shown: str) -> None:
 
 def test_a_generator_is_not_shared() -> None:
     state = torch.get_rng_state()
-    grey_seeds(1, 8, 1, rng())
+    grey_seeds(1, (8, 8), 1, rng())
     assert torch.equal(torch.get_rng_state(), state)

@@ -155,20 +155,20 @@ def test_one_image_alone_is_its_own_seed_but_for_the_jitter() -> None:
 def test_a_grain_that_does_not_divide_the_size_fills_it(grain: int) -> None:
     image = rand(1, 3, 7, 7)
     seeds = ClassSeeds.fit([image], grain).draw(2, rng())
-    assert seeds.shape == grey_seeds(2, 7, grain, rng()).shape == (2, 3, 7, 7)
+    assert seeds.shape == grey_seeds(2, (7, 7), grain, rng()).shape == (2, 3, 7, 7)
     last = image[:, :, 7 - (7 % grain or grain) :, :grain].mean((2, 3))  # the block of the lower left corner
     torch.testing.assert_close(seeds[:1, :, -1, 0], last, atol=0.06, rtol=0)
 
 
 def test_grey_seeds_are_noise_around_grey_in_blocks() -> None:
-    seeds = grey_seeds(50, 12, 4, rng())
+    seeds = grey_seeds(50, (12, 12), 4, rng())
     assert 0 <= seeds.min() <= seeds.max() <= 1
     blocks = seeds[:, :, ::4, ::4]
     assert torch.equal(seeds, blocks.repeat_interleave(4, 2).repeat_interleave(4, 3))
     assert float(blocks.mean()) == pytest.approx(0.5, abs=0.02)
     assert float(blocks.std()) == pytest.approx(0.1, abs=0.02)
-    assert torch.equal(seeds, grey_seeds(50, 12, 4, rng()))
-    assert not torch.equal(seeds, grey_seeds(50, 12, 4, rng(1)))
+    assert torch.equal(seeds, grey_seeds(50, (12, 12), 4, rng()))
+    assert not torch.equal(seeds, grey_seeds(50, (12, 12), 4, rng(1)))
 
 
 def test_a_class_without_images_is_refused() -> None:
