@@ -83,7 +83,7 @@ class InputSpec:
         if isinstance(self.size, (list, tuple)) and len(self.size) == 2:
             height, width = self.size
             object.__setattr__(self, "size", height if height == width else (height, width))
-        if not all(isinstance(side, int) and side >= 1 for side in self.sides):
+        if len(self.sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in self.sides):
             raise ValueError(f"size must be a whole number of pixels, at least 1, or two of them, got {self.size!r}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, self.mean)) or min(self.std) <= 0:
             raise ValueError(f"mean and std must be three numbers each, std above 0, got {self.mean} and {self.std}")

@@ -330,7 +330,25 @@ def test_one_line_says_what_cannot_be_had(settings, said):
         assert said in refused(create, ModelSettings(**settings), 7)
 
 
-@pytest.mark.parametrize("settings", [{"size": 0}, {"dropout": 1.0}, {"drop_path": -0.1}])
+def test_a_width_and_a_height():
+    model = drawn("resnet18", size="96x48")
+    assert model.spec.size == (48, 96)
+    assert (model.spec.said_size, model.spec.said_pixels) == ("96x48", "96 x 48")
+    assert check_reading(model, 7) is None
+    assert model(torch.zeros(2, 3, 48, 96)).shape == (2, 7)
+    assert ModelSettings("resnet18", size=(48, 96)) == ModelSettings("resnet18", size="96x48")  # as it is recorded
+    assert ModelSettings("resnet18", size="64x64") == ModelSettings("resnet18", size=64)
+    with pytest.raises(ValueError, match=r"^--size 96x48: --model vit_b_16 reads squares; give one number$"):
+        drawn("vit_b_16", size="96x48")
+
+
+@pytest.mark.parametrize("size", ["", "x5", "5x", "5x5x5", "-3", "2.5", "a"])
+def test_what_is_no_size(size):
+    with pytest.raises(ValueError, match=r"^--size must be pixels a side or WIDTHxHEIGHT, 320x240 say, got '"):
+        ModelSettings("resnet18", size=size)
+
+
+@pytest.mark.parametrize("settings", [{"size": 0}, {"size": "0x9"}, {"dropout": 1.0}, {"drop_path": -0.1}])
 def test_numbers_out_of_range(settings):
     (flag,) = settings
     assert refused(lambda: ModelSettings(**settings)).startswith(f"--{flag.replace('_', '-')} must be")

@@ -121,6 +121,14 @@ def test_the_header_is_json_under_the_names_of_the_contract(tmp_path):
     assert read_card(tmp_path / "a.safetensors") == CARD
 
 
+def test_a_width_and_a_height_come_back(tmp_path):
+    card = replace(CARD, spec=replace(CARD.spec, size=(48, 64)))
+    save_model(tmp_path / "a.safetensors", drawn(), card)
+    assert read_card(tmp_path / "a.safetensors") == card
+    assert card.spec.sides == (48, 64)
+    assert replace(CARD.spec, size=(48, 48)).size == 48
+
+
 def test_keys_are_the_networks_own_and_serve_torchvision(tmp_path):
     network = drawn()
     save_model(tmp_path / "a.safetensors", network, CARD)
@@ -192,7 +200,17 @@ def test_a_failing_write_leaves_the_file_before(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "values", [{"size": 0}, {"size": 2.5}, {"mean": (0, 0)}, {"std": (1, 0, 1)}, {"crop": 0}, {"interpolation": "box"}]
+    "values",
+    [
+        {"size": 0},
+        {"size": 2.5},
+        {"size": (3, 0)},
+        {"size": (3, 4, 5)},
+        {"mean": (0, 0)},
+        {"std": (1, 0, 1)},
+        {"crop": 0},
+        {"interpolation": "box"},
+    ],
 )
 def test_a_spec_out_of_range(values):
     assert next(iter(values)) in refused(InputSpec, **values)
