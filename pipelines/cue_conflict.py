@@ -15,7 +15,7 @@ from debias.style_transfer import Images, Stylizer
 
 from .labels import blend_targets, soft_targets
 from .style_bank import StyleBank
-from .view import Labels, Targets
+from .view import Annotations, Labels, Targets
 
 Alpha = Annotated[float, "strength of the style: 0 keeps the content's features, 1 takes the style's statistics"]
 ShapeWeight = Annotated[float, "share of the shape class in the label; the texture class gets the rest"]
@@ -80,10 +80,15 @@ class CueConflict:
         check_shares(self, "alpha", "shape_weight", "p")
 
     def __call__(
-        self, images: Images, labels: Labels | Targets, indices: Tensor | None = None
-    ) -> tuple[Images, Targets]:
-        """Stylise the batch, or the images that the coin `p` picks."""
-        targets = soft_targets(labels, self.num_classes)
+        self, images: Images, labels: Labels | Targets | Annotations, indices: Tensor | None = None
+    ) -> tuple[Images, Any]:
+        """Stylise the batch, or the images that the coin `p` picks.
+
+        Labels may be `Annotations`, boxes say, where there is no bank and `p` is 1; such targets come back.
+        """
+        targets: Any = soft_targets(labels, self.num_classes) if isinstance(labels, Tensor) else labels
+        if not isinstance(labels, Tensor) and (self.bank is not None or self.p != 1):
+            raise ValueError("a style bank and a p below 1 are for labels of whole images; leave them out")
         if len(targets) != len(images):
             raise ValueError(f"{len(images)} images came with {len(targets)} labels")
         if self.bank is not None:

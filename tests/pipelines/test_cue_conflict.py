@@ -8,6 +8,7 @@ from networks import rng
 from torch import nn
 
 from debias.pipelines.cue_conflict import CueConflict, cue_conflict, derangement
+from debias.pipelines.segmentation import PixelTargets
 from debias.pipelines.style_bank import StyleBank
 from debias.style_transfer import Stylizer
 from debias.style_transfer.compact import Compact
@@ -335,3 +336,17 @@ def test_labels_of_another_length_are_named(conflict):
     images, labels = batch()
     with pytest.raises(ValueError, match=r"^6 images came with 5 labels$"):
         conflict(images, labels[:5])
+
+
+def test_annotations_make_their_own_targets(stylizer):
+    images, labels = torch.rand(3, 3, 16, 16, generator=rng()), torch.arange(3 * 16).view(3, 4, 4) % 3
+    targets = PixelTargets(labels, 3)
+    conflict = CueConflict(stylizer, shape_weight=0.7, generator=rng(5))
+    made, mixed = conflict(images, targets)
+    partners = derangement(3, rng(5))
+    assert torch.equal(made, stylizer.restyle(images, partners, 0.5))
+    assert torch.equal(mixed.mix, targets.in_style_of(partners, shape_weight=0.7).mix)
+    assert mixed.shape_weight == 0.7
+    for other in (replace(conflict, p=0.5), replace(conflict, bank=StyleBank(4))):
+        with pytest.raises(ValueError, match=r"^a style bank and a p below 1 are for labels of whole images"):
+            other(images, targets, torch.arange(3))
