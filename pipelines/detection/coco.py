@@ -4,12 +4,13 @@ Category ids and image ids are kept, so that results can be given back under the
 """
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .objects import Annotated, AnnotatedSet, BadBox, Found
+from .objects import Annotated, AnnotatedSet, BadBox, Found, is_number
 
 NO_FILE = "no file_name"
 
@@ -23,6 +24,8 @@ def read_coco(document: Path, folders: list[Path]) -> AnnotatedSet:
     images, annotations, categories = (_rows(content, key, document) for key in ("images", "annotations", "categories"))
     names = _categories(categories, document)
     places = {_id(image, document, "images"): index for index, image in enumerate(images)}
+    if len(places) < len(images):
+        raise ValueError(f"{document}: two images have the same id; number them anew")
     objects: dict[int, list[Found]] = defaultdict(list)
     lost = []
     for row in annotations:
@@ -96,7 +99,7 @@ def _found(row: Mapping[str, Any], place: str, names: Mapping[int, str]) -> Foun
 def _corners(bbox: object) -> tuple[object, ...]:
     if not isinstance(bbox, list):
         return ()
-    if len(bbox) != 4 or not all(isinstance(value, int | float) for value in bbox):
+    if len(bbox) != 4 or not all(map(is_number, bbox)):
         return tuple(bbox)
     left, top, width, height = bbox
     return left, top, left + width, top + height
@@ -104,13 +107,13 @@ def _corners(bbox: object) -> tuple[object, ...]:
 
 def _folder(images: list[dict[str, Any]], folders: list[Path]) -> Path:
     names = [image["file_name"] for image in images[:100] if isinstance(image.get("file_name"), str)]
-    return next((folder for folder in folders if any((folder / name).exists() for name in names)), folders[-1])
+    return next((folder for folder in folders if any(os.path.exists(folder / name) for name in names)), folders[-1])
 
 
 def _image(row: Mapping[str, Any], objects: list[Found], index: int) -> Annotated:
     name, number = row.get("file_name"), row["id"]
     number = number if isinstance(number, int) else index
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or "\0" in name:
         return Annotated(f"image {number}", number, fault=NO_FILE)
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:

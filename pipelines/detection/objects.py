@@ -4,7 +4,6 @@ A box is bad if it has no four finite numbers, is empty, lies outside the image,
 reaches over the edge is cut there.
 """
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+LARGEST = 1e9  # pixels; JSON may hold whole numbers that no float can
 OVER_THE_EDGE = 1.0  # pixel that rounding explains; a box that is cut by more is counted
 
 
@@ -115,7 +115,7 @@ def _why_bad(found: Found, shape: tuple[int, int], number: dict[str, int]) -> st
         return "no class"
     if found.name not in number:
         return f"unknown class {found.name!r}"
-    if len(found.corners) != 4 or not all(map(_is_number, found.corners)):
+    if len(found.corners) != 4 or not all(map(is_number, found.corners)):
         return f"no four numbers ({_shown(found.corners)})"
     left, top, right, bottom = (float(value) for value in found.corners)  # type: ignore[arg-type]
     if right <= left or bottom <= top:
@@ -126,12 +126,15 @@ def _why_bad(found: Found, shape: tuple[int, int], number: dict[str, int]) -> st
     return None
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: object) -> bool:
+    """Tell whether `value` can be a coordinate."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) < LARGEST  # not so for nan either
 
 
 def _shown(corners: Sequence[object]) -> str:
-    return ", ".join(f"{value:g}" if _is_number(value) else str(value)[:20] for value in corners) or "nothing"
+    return ", ".join(f"{value:g}" if is_number(value) else str(value)[:20] for value in corners) or "nothing"
 
 
 def _inside(corners: list[float], shape: tuple[int, int]) -> list[float]:
@@ -140,6 +143,6 @@ def _inside(corners: list[float], shape: tuple[int, int]) -> list[float]:
 
 
 def _area(found: Found, box: list[float]) -> float:
-    if isinstance(found.area, int | float) and _is_number(found.area) and found.area > 0:
+    if isinstance(found.area, int | float) and is_number(found.area) and found.area > 0:
         return float(found.area)
     return (box[2] - box[0]) * (box[3] - box[1])

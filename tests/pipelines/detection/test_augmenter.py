@@ -162,6 +162,14 @@ def test_a_turn_is_about_the_centre_and_a_box_by_hand() -> None:
     torch.testing.assert_close(box, torch.tensor([min(xs), min(ys), max(xs), max(ys)]), atol=1e-3, rtol=0)
 
 
+def test_shears_keep_the_first_row_or_column_as_in_the_published_code() -> None:
+    left, top, right, bottom = RECTANGLE
+    _, box = changed(Operation("ShearX", (0.3,)))
+    torch.testing.assert_close(box, torch.tensor([left - 0.3 * bottom, top, right - 0.3 * top, bottom]))
+    _, box = changed(Operation("ShearY", (0.3,)))
+    torch.testing.assert_close(box, torch.tensor([left, top - 0.3 * right, right, bottom - 0.3 * left]))
+
+
 def test_what_moved_away_leaves_grey() -> None:
     image, _ = changed(Operation("TranslateX", (17,)))
     assert (image[:, :, :17] == 128).all()
