@@ -32,7 +32,11 @@ def introduction(
         yield "no validation data: give --val, or a folder val beside the training data"
     else:
         same = validation.listing.digest == loader.listing.digest
-        warning = ": those it is trained on, so top-1 will say nothing of others" if same else ""
+        warning = (
+            ": those it is trained on, so {said_metric(TASKS[settings.task].metric)} will say nothing of others"
+            if same
+            else ""
+        )
         yield f"validated on {counted(len(validation.listing), 'image')} of {validation.listing.root}{warning}"
     shared = branch_batchnorm.shared_norms(model)
     if shared and len(branches) > 1:

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from debias.pipelines.detection import detection_splits
 from debias.pipelines.loading.listing import split_names
 from debias.pipelines.loading.stylized_copies import MadeWith, made_with
 from debias.pipelines.photometric import Photometric
@@ -28,7 +29,10 @@ NO_VALIDATION = "none"  # as --val
 class DataSettings:
     """What is trained on, and how it is read."""
 
-    data: Annotated[str, "image folder, webdataset shards, a set of build-stylized, or the word shapes"]
+    data: Annotated[
+        str,
+        "image folder, webdataset shards, a set of build-stylized, or the word shapes; with boxes, VOC or COCO",
+    ]
     val: Annotated[
         str | None, "validation data, or the word none; a folder val within or beside the training data when left out"
     ] = None
@@ -56,7 +60,8 @@ class DataSettings:
         if self.val == NO_VALIDATION:
             return None
         beside = Path(self.data).with_name("val") if Path(self.data).name == "train" else None
-        if self.val is not None or "val" in split_names(self.data):
+        boxes = detection_splits(self.data) if Path(self.data).is_dir() else ()
+        if self.val is not None or "val" in (*split_names(self.data), *boxes):
             return self.val or self.data
         return str(beside) if beside is not None and beside.is_dir() else None
 

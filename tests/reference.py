@@ -221,6 +221,34 @@ def attack(
     return out
 
 
+# Chen et al., Robust and Accurate Object Detection via Adversarial Learning, CVPR 2021, Algorithm 1
+
+
+def stronger_attacks(
+    network: Network,
+    images: list[Tensor],
+    targets: list[Tensor],
+    parts: tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]],
+    eps: float,
+) -> list[Tensor]:
+    """Eq. 4 to 6: each image attacked on each of two losses, and of these the one with the larger sum of both.
+
+    `parts` take an image's outputs and target; the attacks read the running statistics of `adversarial`.
+    """
+    made = []
+    for image, target in zip(images, targets, strict=True):
+        tried, sums = [], []
+        for part in parts:
+            point = image.detach().requires_grad_()
+            (outputs,) = logits(network, [point], "adversarial", training=False)
+            (gradient,) = torch.autograd.grad(part(outputs, target), point)
+            tried.append(step_up(point, gradient, image, eps, eps).detach())
+            (outputs,) = logits(network, [tried[-1]], "adversarial", training=False)
+            sums.append(sum(float(both(outputs, target).detach()) for both in parts))
+        made.append(tried[1] if sums[1] > sums[0] else tried[0])
+    return made
+
+
 # Li et al., ICLR 2021, section 3
 
 

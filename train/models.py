@@ -30,7 +30,21 @@ from debias.style_transfer import Images
 
 from .weights_file import InputSpec, Size, fill, find_card, read_size, read_weights, weights_path
 
-__all__ = ["InputSpec", "ModelSettings", "Normalised", "check_reading", "create", "initialise", "is_own_code"]
+__all__ = [
+    "PRETRAINED",
+    "InputSpec",
+    "ModelSettings",
+    "Normalised",
+    "check_finite",
+    "check_reading",
+    "create",
+    "init_path",
+    "initialise",
+    "is_own_code",
+    "published",
+    "read_black",
+    "timm_features",
+]
 
 PRETRAINED = "pretrained"
 Drops = Mapping[str, float | None]  # dropout and stochastic depth, in this order, by a library's names for them
@@ -127,11 +141,11 @@ def initialise(model: Normalised, source: str | Path, classes: Sequence[str] | N
 
     Raises ValueError, one line that names the source and what differs; the model is as it was then.
     """
-    path = None if str(source) == PRETRAINED else _init_path(source)
-    state = dict(_published(model) if path is None else read_weights(path))
+    path = None if str(source) == PRETRAINED else init_path(source)
+    state = dict(published(model.name, model.spec.size) if path is None else read_weights(path))
     card = None if path is None else find_card(path)
     try:
-        _check_finite(state)
+        check_finite(state)
         anew = () if card is None or classes is None else _match_classes(model, state, card.classes, tuple(classes))
         return fill(model.network, state, new_classes=True, anew=anew)
     except ValueError as error:
@@ -166,35 +180,48 @@ def _class_rows(model: Normalised, num_classes: int) -> set[str]:
     return {key for key, value in wider.items() if value.shape != own[key].shape}
 
 
-def _check_finite(state: Mapping[str, Tensor]) -> None:
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError with the name of a tensor that holds a value that is not finite."""
     for key, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"{key} holds values that are not finite")
 
 
 def check_reading(model: Normalised, num_classes: int) -> str | None:
-    """Have `model` read a black image in eval mode, on its device, which changes nothing.
+    """Have `model` read a black image: `read_black`.
 
-    Returns the first BatchNorm that sees a single pixel of an image, None where none does: in training it needs two
-    images at once. Raises ValueError, one line, unless `num_classes` logits come out.
+    Returns the first BatchNorm that sees a single pixel of an image, None where none does. Raises ValueError, one line,
+    unless `num_classes` logits come out.
     """
-    flag, spec = f"--model {model.name}", model.spec
+    logits, single = read_black(model)
+    if not isinstance(logits, Tensor) or logits.shape != (1, num_classes):
+        made = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(
+            f"--model {model.name} makes {made} of one image, and not (1, {num_classes}): a logit for each class"
+        )
+    return single
+
+
+def read_black(model: Normalised) -> tuple[Any, str | None]:
+    """What `model` makes of a black image of its size in eval mode, on its device; nothing changes.
+
+    And the first BatchNorm that sees a single pixel of an image, None where none does: in training it needs two images
+    at once. Raises ValueError, one line with the flag, where the network cannot read it.
+    """
+    spec = model.spec
     single: list[str] = []
     norms = [(path, norm) for path, norm in model.network.named_modules() if isinstance(norm, _BatchNorm)]
     hooks = [norm.register_forward_pre_hook(partial(_note_single, single, path)) for path, norm in norms]
     try:
         with torch.no_grad(), eval_mode(model):
-            logits = model(torch.zeros(1, 3, *spec.sides, device=model.mean.device))
+            outputs = model(torch.zeros(1, 3, *spec.sides, device=model.mean.device))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        reason = _first_line(error)
-        raise ValueError(f"{flag} cannot read an RGB image of {spec.said_pixels} pixels: {reason}") from error
+        reason = f"cannot read an RGB image of {spec.said_pixels} pixels: {_first_line(error)}"
+        raise ValueError(f"--model {model.name} {reason}") from error
     finally:
         for hook in hooks:
             hook.remove()
-    if not isinstance(logits, Tensor) or logits.shape != (1, num_classes):
-        made = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise ValueError(f"{flag} makes {made} of one image, and not (1, {num_classes}): a logit for each class")
-    return single[0] if single else None
+    return outputs, single[0] if single else None
 
 
 def is_own_code(name: str) -> bool:
@@ -232,16 +259,36 @@ def _from_torchvision(
 
 
 def _from_timm(settings: ModelSettings, num_classes: int | None, size: Size | None) -> tuple[nn.Module, InputSpec]:
+    timm, name = _timm_name(settings)
+    drops = {"drop_rate": settings.dropout, "drop_path_rate": settings.drop_path}
+    network = _build(settings, partial(_timm_network, timm, name, size, num_classes=num_classes), drops)
+    return network, _timm_spec(timm, network)
+
+
+def timm_features(settings: ModelSettings) -> tuple[Any, InputSpec]:
+    """timm's `features_only` form of a network, `timm:NAME`: images to the list of its maps; and its classifier's spec.
+
+    Raises ValueError, one line with the flag, for a name that timm does not know or that has no such form.
+    """
+    timm, name = _timm_name(settings)
+    drops = {"drop_rate": settings.dropout, "drop_path_rate": settings.drop_path}
+    network = _build(settings, partial(timm.create_model, name, features_only=True), drops)
+    return network, _timm_spec(timm, network)
+
+
+def _timm_name(settings: ModelSettings) -> tuple[Any, str]:
     timm, name = _import_timm(settings.model), settings.model.removeprefix("timm:")
     # This refuses the hub's names too: a weights file may name a model, and must not make us fetch anything.
     if not timm.is_model(name):
         close = _closest(name.partition(".")[0], timm.list_models(), "timm.list_models() names them", "timm:")
         raise ValueError(f"--model {settings.model}: timm has no such model; {close}")
-    drops = {"drop_rate": settings.dropout, "drop_path_rate": settings.drop_path}
-    network = _build(settings, partial(_timm_network, timm, name, size, num_classes=num_classes), drops)
+    return timm, name
+
+
+def _timm_spec(timm: Any, network: nn.Module) -> InputSpec:
     images = timm.data.resolve_data_config(model=network)
     side, mean, std, crop = (images[key] for key in ("input_size", "mean", "std", "crop_pct"))
-    return network, InputSpec(side[-1], mean, std, crop, _interpolation(images["interpolation"]))
+    return InputSpec(side[-1], mean, std, crop, _interpolation(images["interpolation"]))
 
 
 def _from_factory(settings: ModelSettings, num_classes: int | None) -> tuple[nn.Module, InputSpec]:
@@ -324,30 +371,33 @@ def _timm_network(timm: Any, name: str, size: Size | None, **settings: Any) -> n
     return network
 
 
-def _published(model: Normalised) -> Mapping[str, Tensor]:
-    """The weights that torchvision or timm publish, by way of a network of theirs: they rename keys of old files."""
+def published(name: str, size: Size) -> Mapping[str, Tensor]:
+    """The weights that torchvision or timm publish, by way of a network of theirs: they rename keys of old files.
+
+    Raises ValueError, one line with the flag, where there are none to be had.
+    """
     make: Callable[[], nn.Module]
-    if not model.name or is_own_code(model.name):
-        raise ValueError(f"--init pretrained: nobody publishes weights of {model.name or 'this network'}; give a file")
-    if model.name.startswith("timm:"):
-        name = model.name.removeprefix("timm:")
-        make = partial(_timm_network, _import_timm(model.name), name, model.spec.size, pretrained=True)
+    if not name or is_own_code(name):
+        raise ValueError(f"--init pretrained: nobody publishes weights of {name or 'this network'}; give a file")
+    if name.startswith("timm:"):
+        make = partial(_timm_network, _import_timm(name), name.removeprefix("timm:"), size, pretrained=True)
     else:
-        make = partial(torchvision.models.get_model, model.name, weights="DEFAULT", progress=False)
+        make = partial(torchvision.models.get_model, name, weights="DEFAULT", progress=False)
     try:
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn
             return make().state_dict()
     except Exception as error:  # each library has its own for a net that does not answer
-        reason = f"no weights of {model.name} to be had ({_first_line(error)})"
+        reason = f"no weights of {name} to be had ({_first_line(error)})"
         raise ValueError(f"--init pretrained: {reason}; download them elsewhere and give the file") from error
 
 
 def _spec_of_init(source: str | None) -> InputSpec | None:
-    card = None if source is None or source == PRETRAINED else find_card(_init_path(source))
+    card = None if source is None or source == PRETRAINED else find_card(init_path(source))
     return card.spec if card else None
 
 
-def _init_path(source: str | Path) -> Path:
+def init_path(source: str | Path) -> Path:
+    """The file that `--init` names, by itself or by its run folder; ValueError, with the flag, where there is none."""
     try:
         return weights_path(source)
     except ValueError as error:

@@ -22,7 +22,7 @@ from ..tasks import TASKS
 from ..terminal import Terminal
 from ..training_run import train
 from ..training_settings import DataSettings, TrainSettings
-from ..wording import counted
+from ..wording import counted, said_metric
 
 
 @click.command()
@@ -71,17 +71,17 @@ def command(
         click.echo("stopped at once; the same command goes on from the last checkpoint", err=True)
         sys.exit(130)
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks
-        click.echo(_ended(fitted, out, teller.minutes))
+        click.echo(_ended(fitted, out, teller.minutes, said_metric(TASKS[settings.task].metric)))
     return None
 
 
-def _ended(fitted: Fitted | None, out: Path, minutes: str) -> str:
+def _ended(fitted: Fitted | None, out: Path, minutes: str, score: str) -> str:
     if fitted is None:
         return f"{out} is complete, nothing to do; --no-resume trains it anew, another --out beside it"
     done = f"{counted(fitted.steps, 'step')} in {minutes} -> {out}/model.safetensors"
     if fitted.best is None:
         return done
-    return f"{done}; best top-1 {100 * fitted.best:.1f} % -> {out}/checkpoints/best.safetensors"
+    return f"{done}; best {score} {100 * fitted.best:.1f} % -> {out}/checkpoints/best.safetensors"
 
 
 def resolve(context: click.Context, preset: str | None, values: dict[str, Any]) -> TrainSettings:
@@ -90,6 +90,8 @@ def resolve(context: click.Context, preset: str | None, values: dict[str, Any]) 
     recipe = PRESETS[preset].flags if preset else {}
     if preset and "objective" in given:
         recipe = PRESETS[preset].flags_for(values["objective"])
+    task = values["task"] if "task" in given else recipe.get("task", values["task"])
+    recipe = {**TASKS[task].defaults, **recipe}
     chosen = {name: recipe[name] if name in recipe and name not in given else value for name, value in values.items()}
     groups: dict[str, Any] = {
         group.name: picked(kind, chosen)

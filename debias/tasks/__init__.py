@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 from .classification import ClassificationRun
+from .detection import DetectionRun
 from .setup import TaskRun
 
 __all__ = ["TASKS", "TaskRun"]
 
 TASKS: Mapping[str, type[TaskRun]] = {
     "classification": ClassificationRun,
+    "detection": DetectionRun,
 }

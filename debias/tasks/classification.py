@@ -1,7 +1,7 @@
 """`--task classification`: one label an image."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -10,12 +10,13 @@ from debias.pipelines.loading.listing import list_images
 from debias.pipelines.photometric import PHOTOMETRIC, Augmenter, Photometric
 from debias.train.models import Normalised, check_reading, create, initialise
 from debias.train.objectives import OBJECTIVES, Objective
+from debias.train.records import TOP1
 from debias.train.task import Classification
 from debias.train.training import add_branches
 from debias.train.world import World
 
 from ..tellers import Checking, Teller
-from .setup import check_objective
+from .setup import check_objective, check_pixels
 
 if TYPE_CHECKING:
     from ..training_settings import TrainSettings
@@ -28,6 +29,9 @@ SECOND = Photometric(policy="autoaugment")  # what the branch autoaugment reads
 class ClassificationRun:
     """The parts of a run that trains a classifier."""
 
+    metric: ClassVar[str] = TOP1
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
     def __init__(self, settings: "TrainSettings", world: World, teller: Teller) -> None:
         self.settings, self.world, self.teller = settings, world, teller
         self.classes = list_images(settings.data.data, "train").classes
@@ -38,7 +42,7 @@ class ClassificationRun:
     @staticmethod
     def check(settings: "TrainSettings") -> None:
         """Every objective that labels whole images."""
-        check_objective(settings, *OBJECTIVES)
+        check_objective(settings, *(name for name, part in OBJECTIVES.items() if not part.needs_losses))
 
     def task(self) -> Classification:
         """Labels, cross-entropy, top-1."""
@@ -57,13 +61,7 @@ class ClassificationRun:
                     f"so {' and '.join(new)} starts anew"
                 )
         model.to(self.world.device)
-        single, batch = check_reading(model, len(self.classes)), self.settings.batch(self.world.size)
-        size = model.spec.said_size
-        if single is not None and batch.fewest == 1:
-            raise ValueError(
-                f"--batch-size {batch.batch_size}: the BatchNorm {single} sees one pixel of an image, "
-                f"and needs two images at once; take {batch.next_size} or more, or a --size above {size}"
-            )
+        check_pixels(self.settings, self.world, check_reading(model, len(self.classes)), model.spec.said_size)
         return model
 
     def loader(self, model: Normalised, objective: Objective) -> ImageLoader:

@@ -1,6 +1,7 @@
 """What a run needs from its task."""
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from debias.pipelines import ImageLoader
 from debias.train.models import Normalised
@@ -13,13 +14,15 @@ from ..tellers import Teller
 if TYPE_CHECKING:
     from ..training_settings import TrainSettings
 
-__all__ = ["TaskRun", "check_objective"]
+__all__ = ["TaskRun", "check_objective", "check_pixels"]
 
 
 class TaskRun(Protocol):
     """The parts of a run that depend on its task; `training_run` asks for each of them once, in this order."""
 
     classes: tuple[str, ...]
+    metric: ClassVar[str]  # the name in metrics.jsonl of what scores in validation
+    defaults: ClassVar[Mapping[str, Any]]  # of flags by field name, where they are not those of the fields
 
     def __init__(self, settings: "TrainSettings", world: World, teller: Teller) -> None:
         """List the training data, nothing more. Raises ValueError for what cannot be trained on."""
@@ -46,3 +49,13 @@ def check_objective(settings: "TrainSettings", *known: str) -> None:
     for part in settings.objective.objective.split("+"):
         if part not in known:
             raise ValueError(f"--task {settings.task} has no objective {part!r}; it has: {', '.join(known)}")
+
+
+def check_pixels(settings: "TrainSettings", world: World, single: str | None, size: str) -> None:
+    """Raise ValueError where the BatchNorm `single` sees one pixel of images of `size`, and one image at a time."""
+    batch = settings.batch(world.size)
+    if single is not None and batch.fewest == 1:
+        raise ValueError(
+            f"--batch-size {batch.batch_size}: the BatchNorm {single} sees one pixel of an image, "
+            f"and needs two images at once; take {batch.next_size} or more, or a --size above {size}"
+        )

@@ -63,6 +63,8 @@ def test_a_recipe_says_where_it_is_from(name: str) -> None:
     preset = PRESETS[name]
     assert ":" in preset.source
     assert preset.top1 is None or 70 < preset.top1 < 90
+    assert preset.ap is None or 30 < preset.ap < 60
+    assert (preset.ap is not None) == (preset.flags.get("task") == "detection")
 
 
 @each_preset

@@ -8,6 +8,7 @@ from debias.pipelines.attacks import PGD
 
 from .advprop import Adversarial, AdvProp, FineGrainedAdvProp
 from .debiased import Debiased, ShapeBiased, TextureBiased
+from .det_advprop import DetAdvProp
 from .fast_advprop import FastAdvProp
 from .fast_debiased import FastDebiased
 from .parts import CROSS_ENTROPY, AttackLosses, Clean, Part, Stage, Step
@@ -41,6 +42,7 @@ OBJECTIVES: Mapping[str, type[Part]] = {
     "shape-biased":         ShapeBiased,
     "texture-biased":       TextureBiased,
     "fast-debiased":        FastDebiased,
+    "det-advprop":          DetAdvProp,
 }  # fmt: skip
 
 _OF_THE_SUM = tuple(field.name for field in fields(Objective) if field.name not in ("name", "parts"))
@@ -87,7 +89,8 @@ def _settings_of(part: type[Part]) -> list[str]:
 def _part(part: type[Part], variant: Variant, settings: Mapping[str, Any]) -> Part:
     chosen = {**(part.authors_code if variant == "authors-code" else {}), **settings}
     chosen = {setting: value for setting, value in chosen.items() if setting in _settings_of(part)}
-    attack = {setting: chosen.pop(setting) for setting in _OF_THE_ATTACK if setting in chosen}
+    own = {field.name for field in fields(part)}  # type: ignore[arg-type]
+    attack = {setting: chosen.pop(setting) for setting in _OF_THE_ATTACK if setting in chosen and setting not in own}
     if attack:
         base: Any = chosen.get("attack", part().attack)  # type: ignore[attr-defined]
         chosen["attack"] = replace(

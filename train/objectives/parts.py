@@ -107,6 +107,7 @@ class Part:
     branches: ClassVar[tuple[str, ...]] = ()  # beside main
     stage_count: ClassVar[int] = 1
     asks_augmented: ClassVar[bool] = False  # the loader then gives `Clean.augmented`
+    needs_losses: ClassVar[tuple[str, ...]] = ()  # names in `Step.attack_losses`; not every task has them
     authors_code: ClassVar[Mapping[str, Any]] = {}  # settings of variant="authors-code"
 
     @property

@@ -1,0 +1,157 @@
+"""`--task detection`: boxes around objects."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from debias.pipelines import ImageLoader
+from debias.pipelines.detection import BoxAugmenter, DetectionSet, list_detection
+from debias.pipelines.loading.loader import annotated_loader
+from debias.pipelines.photometric import Augmenter
+from debias.train.detection import Detector, create_detector, initialise_detector
+from debias.train.detection.task import AP50, Detection
+from debias.train.models import Normalised, read_black
+from debias.train.objectives import Objective
+from debias.train.training import add_branches
+from debias.train.world import World
+
+from ..tellers import Checking, Teller
+from ..terminal import say_skipped
+from .setup import check_objective, check_pixels
+
+if TYPE_CHECKING:
+    from ..training_settings import TrainSettings
+
+__all__ = ["DetectionRun"]
+
+OBJECTIVES = ("vanilla", "adversarial", "advprop", "det-advprop", "debiased")
+SHOWN = 3  # bad boxes that are named
+
+
+class DetectionRun:
+    """The parts of a run that trains a detector."""
+
+    metric: ClassVar[str] = AP50
+    # A crop of 8 % of an image, as classifiers see it, has lost its objects.
+    defaults: ClassVar[Mapping[str, Any]] = {"model": "retinanet_resnet50_fpn", "min_crop": 0.25}
+
+    def __init__(self, settings: "TrainSettings", world: World, teller: Teller) -> None:
+        self.settings, self.world, self.teller = settings, world, teller
+        data = settings.data
+        self.images = list_detection(
+            data.data, "train", strict=data.strict, threads=data.workers, progress=self._progress()
+        )
+        self.classes = self.images.classes
+        self.detector: Detector | None = None
+
+    @staticmethod
+    def check(settings: "TrainSettings") -> None:
+        """Objectives whose views keep their boxes, and nothing that mixes labels of images or moves pixels alone."""
+        check_objective(settings, *OBJECTIVES)
+        asked = settings.objective
+        for flag, used in (
+            ("--label-smoothing", asked.label_smoothing),
+            ("--mixup", asked.mixup),
+            ("--cutmix", asked.cutmix),
+            ("--stylized-data", settings.data.stylized_data),
+            ("--size-schedule authors", asked.size_schedule == "authors"),
+            ("--policy randaugment", settings.photometric.policy == "randaugment"),
+        ):
+            if used:
+                raise ValueError(f"--task detection: {flag} is for labels of whole images; leave it out")
+        for part in settings.make_objective().parts:
+            attack: Any = getattr(part, "attack", None)
+            if attack is not None and (attack.targeted or attack.loss != "cross-entropy"):
+                flags = "--variant authors-code, --attack-targeted and --attack-loss"
+                raise ValueError(f"--task detection: attacks climb the detector's own loss; leave {flags} out")
+
+    def task(self) -> Detection:
+        """Boxes, the detector's losses, AP50."""
+        assert self.detector is not None
+        return Detection(self.detector, self.classes)
+
+    def model(self, objective: Objective) -> Detector:
+        """The detector of --model, with the classes of the data."""
+        settings = self.settings.model
+        torch.manual_seed(self.settings.step.seed)
+        detector = create_detector(settings, len(self.classes))
+        add_branches(detector.network, objective, layer_norm=settings.branch_layer_norm)
+        if settings.init:
+            new = initialise_detector(detector, settings.init, self.classes)
+            if new and self.world.leads:
+                start = "starts" if len(new) == 1 else "start"
+                self.teller.say(f"--init {settings.init}: {' and '.join(new)} {start} anew")
+        detector.to(self.world.device)
+        outputs, single = read_black(detector)
+        detector.detections(outputs)
+        check_pixels(self.settings, self.world, single, detector.spec.said_size)
+        self.detector = detector
+        return detector
+
+    def loader(self, model: Normalised, objective: Objective) -> ImageLoader:
+        """Random windows and flips, whose boxes follow, and augmentation: `--policy autoaugment` is that for boxes."""
+        settings, data, world = self.settings, self.settings.data, self.world
+        self._tell(self.images)
+        # A policy moves pixels, and the boxes with them; what is left changes colours alone.
+        policy, colours = settings.photometric.policy, replace(settings.photometric, policy="none")
+        seed = settings.step.seed
+        return self._load(
+            self.images,
+            model,
+            data.batch_size // settings.step.batches,
+            train=True,
+            seed=seed,
+            scale=(data.min_crop, 1.0),
+            flip=data.flip,
+            augment=Augmenter(colours, seed, world.device) if colours.active else None,
+            augment_both=BoxAugmenter(seed) if policy == "autoaugment" else None,
+        )
+
+    def validation(self, model: Normalised) -> ImageLoader | None:
+        """The whole images of --val, at the size of the network whatever their aspect."""
+        data = self.settings.data
+        if data.validation is None:
+            return None
+        images = list_detection(
+            data.validation,
+            "val",
+            classes=self.classes,
+            strict=data.strict,
+            threads=data.workers,
+            progress=self._progress(),
+        )
+        self._tell(images)
+        return self._load(images, model, data.batch_size, train=False)
+
+    def _load(self, images: DetectionSet, model: Normalised, batch_size: int, **settings: Any) -> ImageLoader:
+        data, world = self.settings.data, self.world
+        return annotated_loader(
+            images.listing,
+            images.annotate,
+            model.spec.sides,
+            batch_size,
+            engine=data.engine,
+            device=world.device,
+            rank=world.rank,
+            world_size=world.size,
+            workers=data.workers,
+            interpolation=model.spec.interpolation,
+            **settings,
+        )
+
+    def _progress(self) -> Checking | None:
+        return Checking(self.teller) if self.world.leads else None
+
+    def _tell(self, images: DetectionSet) -> None:
+        """Name what is left out."""
+        if not self.world.leads:
+            return
+        say_skipped(images.bad)
+        if images.bad_boxes:
+            named = "; ".join(str(box) for box in images.bad_boxes[:SHOWN])
+            more = len(images.bad_boxes) - SHOWN
+            rest = f"; and {more} more" if more > 0 else ""
+            boxes = "bad box" if len(images.bad_boxes) == 1 else "bad boxes"
+            self.teller.say(f"{len(images.bad_boxes):,} {boxes} left out: {named}{rest}")
