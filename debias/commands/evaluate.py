@@ -52,6 +52,9 @@ SUITES_TOLD = "\b\nSuites:\n" + "\n".join(f"  {name:13} {text}" for name, (_, te
 @click.option(
     "--made", type=click.Path(path_type=Path), help="Where made images are kept; the user's cache when left out."
 )
+@click.option(
+    "--ignore-index", type=click.IntRange(0, 255), help="Number in masks that is no class; the run's own when left out."
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @dry_run_option
 def command(
@@ -66,6 +69,7 @@ def command(
     size: str | None,
     baseline: Path | None,
     made: Path | None,
+    ignore_index: int | None,
     device: str,
     dry_run: bool,
     **fields: Any,
@@ -85,6 +89,7 @@ def command(
         branch=branch,
         made=made,
         baseline=baseline,
+        ignore_index=ignore_index,
         runner=picked(RunnerSettings, fields),
         attack=picked(AttackSettings, fields),
     )

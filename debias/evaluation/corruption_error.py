@@ -30,6 +30,7 @@ __all__ = [
     "mean_errors",
     "percent",
     "relative_corruption_errors",
+    "some",
     "undefined",
 ]
 
@@ -80,7 +81,7 @@ def mean_errors(errors: Errors, corruptions: Sequence[str]) -> dict[str, float]:
     wanted = [(corruption, severity) for corruption in corruptions for severity in SEVERITIES]
     missing = [f"{corruption}/{severity}" for corruption, severity in wanted if (corruption, severity) not in errors]
     if missing:
-        raise ValueError(f"{len(missing)} of {len(wanted)} corruption cells are missing: {_some(missing)}")
+        raise ValueError(f"{len(missing)} of {len(wanted)} corruption cells are missing: {some(missing)}")
     for corruption, severity in wanted:
         if not 0 <= errors[corruption, severity] <= 1:
             raise ValueError(f"{corruption}/{severity}: an error is a share, got {errors[corruption, severity]}")
@@ -136,6 +137,7 @@ def _of(reference: Reference, corruption: str) -> float:
     return reference.errors[corruption]
 
 
-def _some(names: Iterable[str], shown: int = 5) -> str:
+def some(names: Iterable[str], shown: int = 5) -> str:
+    """The first of `names`, and how many more there are."""
     names = list(names)
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
+import torch
+
 from debias.pipelines.loading.listing import other_files
 from debias.pipelines.loading.scan import SHOWN, BadFile
 from debias.style_transfer.files import folder_lock
@@ -14,6 +16,8 @@ from debias.train.world import World, join
 from ..wording import counted
 from .baseline import read_baseline
 from .cell import Row
+from .dense import DENSE
+from .dense.subjects import dense_card, load_dense
 from .labels import evaluated_split
 from .results import Results, found_in
 from .runner import MEAN, Job, Runner, RunnerSettings
@@ -76,7 +80,7 @@ class Evaluation:
     """What is asked of a network. `branch` is one of its branches, `all` of them, or the `mean` of their probabilities.
 
     `data` are clean images, `published` folders by suite, `made` where made images are kept (the user's cache folder
-    for None), `baseline` a folder of results.
+    for None), `baseline` a folder of results, `ignore_index` a number in masks that is no class.
     """
 
     suites: tuple[str, ...] = ("clean",)
@@ -85,6 +89,7 @@ class Evaluation:
     branch: str = "main"
     made: Path | None = None
     baseline: Path | None = None
+    ignore_index: int | None = None
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     attack: AttackSettings = field(default_factory=AttackSettings)
 
@@ -107,6 +112,7 @@ class Evaluation:
             "published": dict(self.published),
             "branch": self.branch,
             "baseline": None if self.baseline is None else str(self.baseline),
+            **({} if self.ignore_index is None else {"ignore_index": self.ignore_index}),
             **asdict(self.attack),
             **asdict(self.runner),
         }
@@ -130,11 +136,25 @@ class Evaluation:
             if out is not None and world.leads:
                 held.enter_context(folder_lock(out))
             if not isinstance(subject, Subject):
-                subject = load_subject(subject, device=world.device, **of_subject)
+                subject = _loaded(subject, world.device, of_subject)
             told = teller if teller and world.leads else Silent()
+            if subject.task in DENSE:
+                from .dense.run import DenseRun
+
+                return DenseRun(self, subject, out, world, told).results()
+            if self.ignore_index is not None:
+                raise ValueError(f"--ignore-index {self.ignore_index}: for the masks of segmentation; leave it out")
             if self.data is not None and trained_on(subject.name, self.data):
                 told.say(f"{subject.name} was trained on these images: the numbers say nothing of others")
             return _Run(self, subject, out, world, told).results()
+
+
+def _loaded(name: str | Path, device: torch.device, flags: Mapping[str, Any]) -> Subject:
+    """The subject of this name, whatever its task."""
+    card = dense_card(name)
+    return (
+        load_subject(name, device=device, **flags) if card is None else load_dense(name, card, device=device, **flags)
+    )
 
 
 def evaluated(
@@ -158,6 +178,7 @@ def evaluated(
     folders: dict[str, Any] = {
         name: Path(settings.pop(name)) for name in ("made", "baseline") if settings.get(name) is not None
     }
+    ignore_index: int | None = settings.pop("ignore_index", None)
     if settings:
         raise TypeError(f"evaluate() has no setting {', '.join(settings)}")
     evaluation = Evaluation(
@@ -165,6 +186,7 @@ def evaluated(
         data=None if plain is None else str(plain),
         published={name: str(folder) for name, folder in given.items()},
         branch=branch,
+        ignore_index=ignore_index,
         **folders,
         **own,
     )

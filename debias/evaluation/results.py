@@ -84,14 +84,22 @@ class Results:
 
     def write(self, folder: Path) -> None:
         """Write results.json, per_image.csv, table.md and table.tex: each whole or not at all, results.json last."""
-        pairs = [(found.branch, found.measure) for found in self.found]
         answers = self.per_image().encode("utf-8", "surrogateescape")
         write_atomically(folder / "per_image.csv", answers)
-        write_atomically(folder / "table.md", self._page().encode())
-        write_atomically(folder / "table.tex", tex([pair for pair in pairs if pair[1].headline]).encode())
+        self.write_tables(folder)
         write_atomically(folder / "results.json", self.json(hashlib.sha256(answers).hexdigest()).encode())
 
-    def json(self, per_image_sha256: str) -> str:
+    def write_tables(self, folder: Path) -> None:
+        """Write table.md, which has every measure, and table.tex."""
+        headline = [(found.branch, found.measure) for found in self.found if found.measure.headline]
+        write_atomically(folder / "table.md", self._page().encode())
+        write_atomically(folder / "table.tex", tex(headline).encode())
+
+    def further(self) -> dict[str, Any]:
+        """What else results.json has."""
+        return {}
+
+    def json(self, per_image_sha256: str | None) -> str:
         """The text of results.json, beside a per_image.csv of this sha256; what is not defined is null."""
         said = {
             "format": FORMAT,
@@ -102,6 +110,7 @@ class Results:
             "left_out": {file.name: file.reason for file in self.bad},
             "images": dict(self.images),
             "per_image_sha256": per_image_sha256,
+            **self.further(),
             "measures": [self._facts(found) for found in self.found],
         }
         return json.dumps(said, indent=2, allow_nan=False) + "\n"

@@ -30,7 +30,7 @@ from .cell import Cell, Row
 from .store import Store, key_of
 from .subject import Subject
 
-__all__ = ["MEAN", "Job", "Runner", "RunnerSettings", "Watched"]
+__all__ = ["MEAN", "Job", "Runner", "RunnerSettings", "Watched", "autocast", "exact_sums", "expected_decoder"]
 
 MEAN = "mean"  # of the probabilities of all branches; no branch itself
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -114,7 +114,7 @@ class Runner:
             "mean": list(spec.mean),
             "std": list(spec.std),
             "engine": loader.engine,
-            "decoder": _decoder(loader.engine, self.world.device),
+            "decoder": expected_decoder(loader.engine, self.world.device),
         }
         data = _digest(loader)
         facts = {
@@ -187,7 +187,7 @@ class Runner:
     def _own_share(self, job: Job, progress: Callable[[int], None]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Indices, answers (N,) int64, confidences (N,) float64 and flags (N,) int64 of this process's images."""
         parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        with _exact(self.world.device), ExitStack() as reading:
+        with exact_sums(self.world.device), ExitStack() as reading:
             if job.branch != MEAN:
                 reading.enter_context(branch_batchnorm.reading(self.subject.network, job.branch))
             for batch in job.loader:
@@ -241,8 +241,13 @@ class Runner:
         return torch.logsumexp(torch.stack(parts), dim=0)
 
     def _precision(self) -> Any:
-        dtype = DTYPES[self.settings.precision]
-        return torch.autocast(self.world.device.type, dtype, enabled=dtype is not None)
+        return autocast(self.settings.precision, self.world.device)
+
+
+def autocast(precision: str, device: torch.device) -> Any:
+    """A `with` block in which the network computes in `precision`."""
+    dtype = DTYPES[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def _row(job: Job, index: int, answer: int, confidence: float, bits: int) -> Row:
@@ -266,7 +271,7 @@ def _check_cell(cell: Cell) -> None:
             raise ValueError(f"{cell.suite} {cell.name}: {length} {name} for {count} images")
 
 
-def _decoder(engine: str, device: torch.device) -> str:
+def expected_decoder(engine: str, device: torch.device) -> str:
     """What `ImageLoader.decoder` will say once it has read a batch; a cell that is found done reads none."""
     if engine == "torchvision":
         return "pillow"
@@ -282,7 +287,7 @@ def _digest(loader: ImageLoader) -> str:
 
 
 @contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
+def exact_sums(device: torch.device) -> Iterator[None]:
     """Within the `with`, float32 on CUDA is float32, and the same sum is always made in the same way."""
     if device.type != "cuda":
         yield

@@ -20,7 +20,7 @@ from debias.style_transfer.files import write_atomically
 
 from .cell import Row
 
-__all__ = ["FORMAT", "Store", "confidence_text", "csv_text", "key_of", "row_of"]
+__all__ = ["FORMAT", "Store", "confidence_text", "csv_text", "key_of", "row_of", "seal"]
 
 FORMAT = 1  # of the rows: raise it when the same cell is answered otherwise
 COLUMNS = ("file", "label", "texture", "answer", "confidence", "flags")
@@ -47,8 +47,8 @@ class Store:
         if self.folder is None:
             return None
         try:
-            seal, _, table = self._path(key).read_bytes().partition(b"\n")
-            if seal != _seal(key, table):
+            first, _, table = self._path(key).read_bytes().partition(b"\n")
+            if first != seal(key, table):
                 return None
             text = table.decode("utf-8", "surrogateescape")
             rows = tuple(from_table(io.StringIO(text, newline="")))
@@ -60,14 +60,14 @@ class Store:
         """Keep the rows of a finished cell: whole or not at all. A folder in its place stays, and nothing is kept."""
         if self.folder is not None and not self._path(key).is_dir():
             table = to_table(rows)
-            write_atomically(self._path(key), _seal(key, table) + b"\n" + table)
+            write_atomically(self._path(key), seal(key, table) + b"\n" + table)
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / "cells" / f"{key}.csv"
 
 
-def _seal(key: str, table: bytes) -> bytes:
+def seal(key: str, table: bytes) -> bytes:
     """The first line of a cell: no other key, and no other table, has it."""
     return f"sha256 {hashlib.sha256(key.encode() + table).hexdigest()}".encode()
 

@@ -11,7 +11,10 @@ __all__ = ["Subject"]
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network in eval mode: images (B, 3, H, W) float32 in [0, 1] to logits (B, K), normalisation within."""
+    """A network in eval mode: images (B, 3, H, W) float32 in [0, 1] to logits (B, K), normalisation within.
+
+    Of another `task` to what that task's networks say.
+    """
 
     name: str  # as it was given: a run folder, resnet50, timm:NAME, a file
     network: nn.Module
@@ -22,3 +25,4 @@ class Subject:
     branches: tuple[str, ...] = ("main",)
     objective: str = ""  # of a run of ours
     differentiable: bool = True  # an ONNX session has no gradients and so no attacks
+    task: str = "classification"

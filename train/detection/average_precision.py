@@ -61,6 +61,7 @@ class Truth:
     boxes: Any  # (n, 4), xyxy in pixels
     labels: Any  # (n,), class indices from 0
     ignored: Any = None  # (n,) bool, those that are not counted; None: each is
+    areas: Any = None  # (n,) square pixels that their size goes by, as COCO's of outlines; None: those of the boxes
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +180,13 @@ def _shown(truth: Truth, image: int, count: int) -> list[dict[str, Any]]:
     ignored = np.zeros(len(labels), bool) if truth.ignored is None else np.asarray(truth.ignored, bool).reshape(-1)
     if len(ignored) != len(labels):
         raise ValueError(f"truth of image {image}: {len(ignored)} marks of ignored boxes for {len(labels)} boxes")
+    made = _annotations(boxes, labels, image)
+    areas = [one["area"] for one in made] if truth.areas is None else np.asarray(truth.areas, np.float64).tolist()
+    if len(areas) != len(labels):
+        raise ValueError(f"truth of image {image}: {len(areas)} areas for {len(labels)} boxes")
     return [
-        {**annotation, "iscrowd": int(crowd)}
-        for annotation, crowd in zip(_annotations(boxes, labels, image), ignored, strict=True)
+        {**annotation, "iscrowd": int(crowd), "area": area}
+        for annotation, crowd, area in zip(made, ignored, areas, strict=True)
     ]
 
 

@@ -17,8 +17,9 @@ __all__ = ["SUITES", "Request", "Suite", "find_suite"]
 
 # Each suite's module, which is imported when the suite is asked for, and what it says of itself.
 SUITES = {
-    "clean": ("clean", "top-1, top-1 by class, and calibration on the images as they are"),
-    "corruptions": ("corruptions", "15 corruptions x 5 severities: a published -C folder, or made of --data"),
+    "clean": ("clean", "top-1, top-1 by class, and calibration on the images as they are; AP, mIoU"),
+    "corruptions": ("corruptions", "15 corruptions x 5 severities: a published -C folder, or made of --data; mIoU"),
+    "coco-c": ("coco_c", "of a detector, AP on 15 corruptions x 5 severities made of --data: mPC and rPC"),
     "fgsm": ("attacked", "accuracy under one signed-gradient step, on cross-entropy and on the raw logit"),
     "pgd": ("attacked", "accuracy under projected gradient descent, on cross-entropy and on the raw logit"),
     "stylized": ("stylized", "accuracy on images in the texture of others: a built set, or made of --data"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from debias.evaluation.cell import Cell, Row
-from debias.evaluation.runner import MEAN, RunnerSettings, Watched, _exact
+from debias.evaluation.runner import MEAN, RunnerSettings, Watched, exact_sums
 from debias.evaluation.subject import Subject
 from debias.evaluation.subjects import as_subject
 from debias.pipelines import PGD
@@ -277,10 +277,10 @@ def test_float32_on_cuda_is_float32_and_settings_come_back() -> None:
     found = backends.cudnn.conv.fp32_precision
     backends.cudnn.conv.fp32_precision, backends.cudnn.benchmark = "tf32", True
     before = [getattr(*place) for place in places]
-    with _exact(torch.device("cuda")):
+    with exact_sums(torch.device("cuda")):
         assert [getattr(*place) for place in places] == ["ieee", "ieee", False, True]
     assert [getattr(*place) for place in places] == before
     backends.cudnn.benchmark = False
-    with _exact(torch.device("cpu")):
+    with exact_sums(torch.device("cpu")):
         assert [getattr(*place) for place in places][1] == "tf32"
     backends.cudnn.conv.fp32_precision = found

@@ -101,6 +101,12 @@ def test_what_lies_in_an_ignored_box_is_neither_right_nor_wrong() -> None:
     assert of_one_image(Truth([crowd], [0], [True]), *inside).ap is None
 
 
+def test_the_size_goes_by_the_area_that_is_given() -> None:
+    box = [0, 0, 40, 40]
+    assert of_one_image(Truth([box], [0], areas=[900]), (box, 0.9, 0)).small == pytest.approx(1)  # a thin outline
+    assert of_one_image(Truth([box], [0]), (box, 0.9, 0)).small is None
+
+
 def test_sizes_part_the_truths() -> None:
     truth = Truth([[0, 0, 31, 31], [200, 0, 233, 33], [0, 200, 97, 297]], [0, 0, 0])
     found = of_one_image(truth, ([200, 0, 233, 33], 0.9, 0))
@@ -185,6 +191,7 @@ def test_tensors_are_read_and_nothing_is_printed_or_changed(capsys: pytest.Captu
         (Truth([[0, 0, 1, 1]], [2]), NOTHING, r"truth of image 0: labels are 0 to 1, there is 2"),
         (Truth([[0, 0, 1, 1]], [0, 1]), NOTHING, r"truth of image 0: 2 labels for 1 boxes"),
         (Truth([[0, 0, 1, 1]], [0], [True, False]), NOTHING, r"truth of image 0: 2 marks of ignored boxes for 1 boxes"),
+        (Truth([[0, 0, 1, 1]], [0], areas=[1, 2]), NOTHING, r"truth of image 0: 2 areas for 1 boxes"),
         (Truth([], []), Found([[0, 0, 1, 1]], [np.nan], [0]), r"detections of image 0: a score for each"),
         (Truth([], []), Found([[0, 0, 1, np.inf]], [0.5], [0]), r"detections of image 0: a corner of a box is no"),
     ],

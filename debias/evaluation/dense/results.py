@@ -1,0 +1,45 @@
+"""What the evaluation of a detector or segmenter leaves.
+
+RESULTS/results.json       as for a classifier; beside it `cells`, which file has the answers to which images
+RESULTS/cells/             those answers: boxes, or pixels by class and answer; a line of JSON an image, in zlib
+RESULTS/drawn-BRANCH.png   some images with what is there and what was found
+RESULTS/table.md, .tex     the measures for people
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from debias.style_transfer.files import write_atomically
+
+from ..results import Results
+
+__all__ = ["DenseResults"]
+
+
+@dataclass(frozen=True, eq=False)
+class DenseResults(Results):
+    """An evaluation that is done. `dense_rows` are by branch and then by suite and cell, and `rows` stay empty."""
+
+    dense_rows: Mapping[str, Any] = field(default_factory=dict)
+    cells: Mapping[str, str] = field(default_factory=dict)  # by "branch suite/cell" the file
+    drawn: Mapping[str, bytes] = field(default_factory=dict)  # by branch a PNG
+    legend: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Write the pictures, table.md, table.tex and results.json: each whole or not at all, the last one last."""
+        for branch, picture in self.drawn.items():
+            write_atomically(folder / picture_name(branch), picture)
+        self.write_tables(folder)
+        write_atomically(folder / "results.json", self.json(None).encode())
+
+    def further(self) -> dict[str, Any]:
+        """Where the answers are, and the pictures."""
+        pictures = {branch: picture_name(branch) for branch in self.drawn}
+        return {"cells": dict(self.cells), "drawn": pictures, "legend": self.legend}
+
+
+def picture_name(branch: str) -> str:
+    """The file of a branch's picture."""
+    return f"drawn-{branch}.png"
