@@ -8,9 +8,9 @@ from ..objective_settings import OF_OBJECTIVE
 from ..wording import counted, said_metric
 from .entries import Entry, Row
 from .pictures import Curve, key, line_plot, mark
-from .series import Severities, corruption_table, severities, thinned, training_views
+from .series import CORRUPTED, TOP1, Severities, corruption_table, severities, thinned, training_views
 
-__all__ = ["corruptions_section", "other_settings", "training_section"]
+__all__ = ["corruptions_sections", "other_settings", "training_section"]
 
 # What changes no weights, or is what the runs are compared for.
 EXPECTED = (
@@ -24,25 +24,31 @@ EXPECTED = (
     "log_every",
     "val_branches",
 )
+SPOKEN = {TOP1: "Top-1 accuracy", "AP": "Average precision (IoU 0.50 to 0.95)", "mIoU": "Mean intersection over union"}
 LENGTH = ("epochs", "steps", "warmup_epochs")
 
 
-def corruptions_section(lines: Sequence[Row]) -> dict[str, Any] | None:
-    """Curves over severity and a heat map for each network; None without corruptions."""
+def corruptions_sections(lines: Sequence[Row]) -> list[dict[str, Any]]:
+    """Curves over severity and a heat map for each network; one section for each kind of number, none without any."""
     able = [(row, found) for row in lines if (found := severities(row)) is not None]
-    if not able:
-        return None
+    metrics = [metric for metric in SPOKEN if any(found.metric == metric for _, found in able)]
+    return [_corruptions([(row, found) for row, found in able if found.metric == metric]) for metric in metrics]
+
+
+def _corruptions(able: Sequence[tuple[Row, Severities]]) -> dict[str, Any]:
+    metric = able[0][1].metric
     names, levels = corruption_table(found for _, found in able)
     common = [name for name in names if all(name in found.cells for _, found in able)]
     means = [Curve(row.title, _percent(found.mean(common)), row.color) for row, found in able]
     return {
+        "spoken": SPOKEN[metric],
         "levels": levels,
         "key": key([(row.title, row.color) for row, _ in able]),
         "mean": line_plot(
             means,
             title=f"Mean over {counted(len(common), 'corruption')}",
             x="severity (0: clean)" if any(not math.isnan(found.clean) for _, found in able) else "severity",
-            y="top-1 in percent",
+            y=f"{metric} in percent",
             low=0,
             high=100,
             whole=True,
@@ -55,7 +61,7 @@ def corruptions_section(lines: Sequence[Row]) -> dict[str, Any] | None:
                 [Curve(row.title, _one_corruption(found, name), row.color) for row, found in able],
                 title=name,
                 x="",
-                y="top-1 in percent",
+                y=f"{metric} in percent",
                 low=0,
                 high=100,
                 whole=True,
@@ -82,7 +88,7 @@ def _mixture(able: Sequence[Row], uncommon: int) -> str:
         number.measure.protocol
         for row in able
         for number in row.numbers.values()
-        if number.measure.suite == "corruptions" and "/" in number.measure.cell
+        if number.measure.suite in CORRUPTED and "/" in number.measure.cell
     }
     if len(made) > 1:
         told.append("The protocols differ between networks, as the notes say: compare no curve with another.")

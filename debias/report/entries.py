@@ -119,6 +119,8 @@ def _joined(one: Evaluation, other: Evaluation) -> Evaluation:
         one,
         numbers=one.numbers + other.numbers,
         decisions={**one.decisions, **other.decisions},
+        drawn={**other.drawn, **one.drawn},
+        legend=one.legend or other.legend,
         roots=one.roots + other.roots,
     )
 

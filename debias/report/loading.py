@@ -65,6 +65,8 @@ class Evaluation:
     decisions: Mapping[str, tuple[Decision, ...]] = field(default_factory=dict)  # by branch
     left_out: tuple[str, ...] = ()  # files that could not be read, and are in no number
     roots: tuple[Path, ...] = ()  # folders that a decision's `file` may lie in, the likeliest first
+    drawn: Mapping[str, Path] = field(default_factory=dict)  # by branch a picture of boxes or masks
+    legend: str = ""  # what that picture has to be read by
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,16 @@ def _evaluation(folder: Path) -> Evaluation:
             _decisions(folder / "per_image.csv", () if isinstance(classes, str) else classes),
             tuple(map(str, values.get("left_out", ()))),
             _roots(values),
+            _drawn(folder, values),
+            str(values.get("legend", "")),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'results.json'}: damaged ({error!r}); evaluate again") from error
+
+
+def _drawn(folder: Path, values: Mapping[str, Any]) -> dict[str, Path]:
+    """By branch its picture, which lies in the folder itself whatever the results say."""
+    return {str(branch): folder / Path(str(name)).name for branch, name in values.get("drawn", {}).items()}
 
 
 def _roots(values: Mapping[str, Any]) -> tuple[Path, ...]:

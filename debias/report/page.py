@@ -17,7 +17,8 @@ from debias import __version__
 
 from .budgets import budgets_section
 from .cue_sections import bias_section, confusion_section, leaning_section, strips_section
-from .curve_sections import corruptions_section, other_settings, training_section
+from .curve_sections import corruptions_sections, other_settings, training_section
+from .drawn import drawn_section
 from .entries import Entry, Row, entries, find_baseline, rows
 from .loading import load
 from .notes import notes_section
@@ -46,9 +47,10 @@ def make_page(folders: Sequence[Path], baseline: str | None = None, title: str |
         differing=other_settings(those),
         table=table_section(lines),
         bias=bias_section(lines),
-        corruptions=corruptions_section(lines),
+        corruptions=corruptions_sections(lines),
         training=training_section(those, lines),
         budgets=budgets_section(those, lines),
+        drawn=drawn_section(lines),
         confusion=confusion_section(lines),
         strips=strips_section(lines),
         leaning=leaning_section(lines),

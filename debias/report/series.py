@@ -9,9 +9,22 @@ from debias.train.records import Line
 
 from .entries import Row
 
-__all__ = ["Point", "Severities", "corruption_table", "severities", "thinned", "training_views"]
+__all__ = [
+    "CORRUPTED",
+    "OF_DENSE",
+    "TOP1",
+    "Point",
+    "Severities",
+    "corruption_table",
+    "severities",
+    "thinned",
+    "training_views",
+]
 
 Point = tuple[float, float]
+TOP1 = "top-1"
+OF_DENSE = ("AP", "mIoU")  # what detectors and segmenters have instead
+CORRUPTED = ("corruptions", "coco-c")  # suites
 POINTS = 120  # of a curve; of more, neighbours are averaged
 
 
@@ -37,6 +50,7 @@ class Severities:
 
     cells: Mapping[str, Mapping[int, tuple[float, str]]]  # value, and what is to be said of it
     clean: float  # NaN where it was not measured
+    metric: str = TOP1  # that all are of
 
     def mean(self, corruptions: Iterable[str]) -> list[Point]:
         """(severity, mean accuracy over `corruptions`), where all of them were measured; severity 0 is clean."""
@@ -50,15 +64,17 @@ def severities(row: Row) -> Severities | None:
     """The corruption cells of a row, `fog/3` say; None where it has none."""
     cells: dict[str, dict[int, tuple[float, str]]] = {}
     clean = math.nan
+    metric = TOP1
     for number in row.numbers.values():
         measure = number.measure
         found = re.fullmatch(r"(.+)/(\d+)", measure.cell)
-        if measure.suite == "corruptions" and found and measure.unit == "share":
+        if measure.suite in CORRUPTED and measure.metric != "AP50" and found and measure.unit == "share":
+            metric = measure.metric if measure.metric in OF_DENSE else TOP1
             value = measure.value if measure.better != "lower" else 1 - measure.value
             cells.setdefault(found[1], {}).setdefault(int(found[2]), (value, f"n = {measure.n:,}"))
-        if (measure.suite, measure.metric, measure.cell) == ("clean", "top-1", ""):
+        if (measure.suite, measure.cell) == ("clean", "") and measure.metric in (TOP1, *OF_DENSE):
             clean = measure.value
-    return Severities(cells, clean) if cells else None
+    return Severities(cells, clean, metric) if cells else None
 
 
 def corruption_table(those: Iterable[Severities]) -> tuple[list[str], list[int]]:

@@ -19,11 +19,18 @@ MEANINGS = {
     "ECE": "expected calibration error: how far confidence is from accuracy",
     "mCE": "mean corruption error: errors divided by a reference network's, corruption by corruption",
     "relative mCE": "the same of what corruptions add to the clean error",
+    "AP": "average precision of boxes as COCO counts it, over IoU 0.50 to 0.95",
+    "AP50": "the same where half of the overlap is enough",
+    "AP75": "the same where three quarters of the overlap are asked for",
+    "mPC": "mean AP over 15 corruptions in 5 severities",
+    "rPC": "that divided by the AP on clean images: what is kept",
+    "mIoU": "intersection over union of what is there and what is answered, mean over classes",
 }
 PEOPLE = "; of these images people are near 96 %, a ResNet-50 of ImageNet near 20 % (Geirhos et al., ICLR 2019)"
 SUITES = {
     "clean": "the images as they are",
     "corruptions": "15 kinds of noise, blur, weather and digital damage in 5 severities",
+    "coco-c": "15 kinds of noise, blur, weather and digital damage in 5 severities, made of the test images",
     "fgsm": "images moved by one step against the network",
     "pgd": "images moved by several steps against the network",
     "stylized": "images in the texture of others",
@@ -75,7 +82,7 @@ def _column(key: Key, lines: Sequence[Row]) -> dict[str, Any]:
     sizes = sorted({measure.n for measure in measures})
     n = f"n = {sizes[0]:,}" if len(sizes) == 1 else f"n = {sizes[0]:,} to {sizes[-1]:,}"
     title = TITLES.get(suite, suite)
-    spoken = metric if metric.startswith("mCE") else f"{metric[0].upper()}{metric[1:]}"
+    spoken = metric if metric.startswith(("mCE", "mPC", "rPC", "mIoU")) else f"{metric[0].upper()}{metric[1:]}"
     name, of = (title, cell or "top-1") if metric == "top-1" else (spoken, f"{title} {cell}")
     unit = "a count" if measures[0].unit == "count" else ""
     better = {"lower": "lower is better", "neither": "neither is better"}.get(measures[0].better, "")

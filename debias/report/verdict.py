@@ -13,6 +13,7 @@ __all__ = ["TITLES", "Change", "changes", "headline", "name_of", "of_row", "spea
 TITLES = {
     "clean": "Clean",
     "corruptions": "Corruptions",
+    "coco-c": "COCO-C",
     "fgsm": "FGSM",
     "pgd": "PGD",
     "stylized": "Stylised",
@@ -35,7 +36,7 @@ SPOKEN = {
     "edges": "accuracy on edges",
     "sketch": "accuracy on sketches",
 }
-OWN = ("shape bias", "cue accuracy", "mCE", "relative mCE")  # metrics that need no suite beside them
+OWN = ("shape bias", "cue accuracy", "mCE", "relative mCE", "mPC", "rPC")  # metrics that need no suite beside them
 
 STAKES = (
     (
@@ -44,7 +45,7 @@ STAKES = (
         "surfaces look different from those of its training.",
     ),
     (
-        ("fgsm", "pgd", "corruptions", "stylized"),
+        ("fgsm", "pgd", "corruptions", "coco-c", "stylized"),
         "Accuracy on changed images says what is left of it when they are not as clean as the test set.",
     ),
 )

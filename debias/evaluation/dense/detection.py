@@ -29,9 +29,9 @@ class DetectionTask:
 
     suites: ClassVar[tuple[str, ...]] = ("clean", COCO_C)
 
-    def load(self, path: Path) -> tuple[Normalised, Card]:
+    def load(self, path: Path, model: str | None) -> tuple[Normalised, Card]:
         """A detector, images to the outputs of its heads."""
-        return load_detector(path)
+        return load_detector(path, model=model)
 
     def splits(self, data: str) -> tuple[str, ...]:
         """Those of a VOC or COCO folder."""

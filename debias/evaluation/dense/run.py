@@ -21,6 +21,7 @@ from debias.train import branch_batchnorm
 from debias.train.memory import keep_freed_memory
 from debias.train.models import Normalised
 from debias.train.nested import as_float
+from debias.train.run_folder import read_settings
 from debias.train.world import World
 
 from ..results import found_in
@@ -73,7 +74,7 @@ class DenseRun:
         assert data is not None
         self.split = _split(self.task.splits(data), data)
         self.images: Any = self.task.images(
-            data, self.split or "test", subject.classes, evaluation.ignore_index, settings.strict, settings.workers
+            data, self.split or "test", subject.classes, self._ignore_index(), settings.strict, settings.workers
         )
         self.source = self._whole(self.images.listing, settings.engine, self._annotate, progress=teller.check)
         place = {name: index for index, name in enumerate(self.images.listing.names)}
@@ -138,6 +139,16 @@ class DenseRun:
                 f"--branch {asked.branch}: {self.subject.name} has the branches "
                 f"{', '.join(self.subject.branches)}; or all"
             )
+
+    def _ignore_index(self) -> int | None:
+        """What is asked for, else what the run was trained with."""
+        if self.evaluation.ignore_index is not None:
+            return self.evaluation.ignore_index
+        try:
+            found = read_settings(Path(self.subject.name)).get("ignore_index")
+        except (ValueError, OSError):  # no run, but a file of weights
+            return None
+        return None if found is None else int(found)
 
     def _protocol(self) -> dict[str, str]:
         """By suite, how its numbers are made."""

@@ -29,9 +29,11 @@ class SegmentationTask:
 
     suites: ClassVar[tuple[str, ...]] = ("clean", CORRUPTED)
 
-    def load(self, path: Path) -> tuple[Normalised, Card]:
+    def load(self, path: Path, model: str | None) -> tuple[Normalised, Card]:
         """A segmenter, images to logits (B, K, H, W) at their size."""
-        loaded: tuple[Normalised, Card] = importlib.import_module("debias.train.segmentation").load_segmenter(path)
+        loaded: tuple[Normalised, Card] = importlib.import_module("debias.train.segmentation").load_segmenter(
+            path, model=model
+        )
         return loaded
 
     def splits(self, data: str) -> tuple[str, ...]:

@@ -23,15 +23,18 @@ def dense_card(name: str | Path) -> Card | None:
     return card if card is not None and card.task in DENSE else None
 
 
-def load_dense(name: str | Path, card: Card, *, device: str | torch.device = "cpu", **flags: object) -> Subject:
+def load_dense(
+    name: str | Path, card: Card, *, device: str | torch.device = "cpu", model: str | None = None, **flags: object
+) -> Subject:
     """The network in eval mode on `device`, with all its branches. `flags` are those of `load_subject`.
 
-    Raises ValueError for a flag that is given: the card says what the network is.
+    `model` names a network that is code of your own. Raises ValueError for another flag that is given: the card says
+    what the network is.
     """
     for flag, value in flags.items():
         if value is not None:
             raise ValueError(f"--{flag} {value}: the run says of which network and classes it is; leave it out")
-    network, card = dense_task(card.task).load(Path(name))
+    network, card = dense_task(card.task).load(Path(name), model)
     network.requires_grad_(False).to(device).eval()
     return Subject(
         name=str(name),

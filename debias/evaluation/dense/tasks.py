@@ -41,8 +41,8 @@ class DenseTask(Protocol):
 
     suites: ClassVar[tuple[str, ...]]  # that it has; the last one is of corrupted images
 
-    def load(self, path: Path) -> tuple[Normalised, Card]:
-        """The network of a run or a weights file."""
+    def load(self, path: Path, model: str | None) -> tuple[Normalised, Card]:
+        """The network of a run or a weights file; `model` names one that is code of your own."""
 
     def splits(self, data: str) -> tuple[str, ...]:
         """The splits that `data` has."""
