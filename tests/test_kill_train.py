@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detection_folders import CLASSES, xml_object
 from pictures import picture
 from safetensors.numpy import load_file
 
@@ -125,10 +126,11 @@ class Case:
     workers: int
     number: int = 0
     engine: str = "torchvision"
+    task: str = "classification"
 
     def arguments(self, data: Path, out: Path) -> list[str]:
         given = {
-            "data": data,
+            "data": data / self.task,
             "out": out,
             "objective": self.objective,
             "model": "debias.train.small_resnet:small_resnet",
@@ -142,7 +144,9 @@ class Case:
             "ema": 0.9,
             "val-branches": "all",
         }
-        given |= {"attack-steps": 1} if "advprop" in self.objective else {}
+        given |= {"attack-steps": 1} if self.objective.startswith("advprop") else {}
+        if self.task == "detection":
+            given |= {"task": "detection", "model": "ssdlite320_mobilenet_v3_large", "policy": "autoaugment"}
         return ["train", *(str(part) for name, value in given.items() for part in (f"--{name}", value))]
 
 
@@ -170,13 +174,24 @@ class Killed:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each task, with the same images."""
     root = tmp_path_factory.mktemp("kill")
     for split, count in (("train", IMAGES), ("val", 9)):
         for index in range(count):
-            folder = root / split / f"class{index % 3}"
+            folder = root / "classification" / split / f"class{index % 3}"
             folder.mkdir(parents=True, exist_ok=True)
             picture(36 + index % 9, 40, seed=index + 500 * (split == "val")).save(folder / f"{index:03d}.png")
+            with_boxes(root / "detection" / split, folder / f"{index:03d}.png", index)
     return root
+
+
+def with_boxes(folder: Path, image: Path, index: int) -> None:
+    """The image once more, its boxes in VOC's form beside it; every tenth has none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / image.name).write_bytes(image.read_bytes())
+    boxes = [(3 + index % 9, 5, 20 + index % 9, 30), (15, 10 + index % 5, 36, 34)][: 0 if index % 10 == 0 else 2]
+    objects = (xml_object(CLASSES[(index + place) % 3], box) for place, box in enumerate(boxes))
+    (folder / f"{image.stem}.xml").write_text(f"<annotation>{''.join(objects)}</annotation>")
 
 
 @pytest.fixture(scope="module")
@@ -191,14 +206,14 @@ class Trainings:
 
     def __init__(self, data: Path, folder: Path, forks: Forks) -> None:
         self.data, self.folder, self.forks = data, folder, forks
-        self._wholes: dict[tuple[str, str], Whole] = {}
+        self._wholes: dict[Case, Whole] = {}
 
     def whole(self, case: Case) -> Whole:
         """The run without a kill: with 0 workers, since they change nothing."""
-        key = case.objective, case.engine
+        key = replace(case, workers=0, number=0)
         if key not in self._wholes:
-            out = self.folder / f"whole-{case.objective}-{case.engine}"
-            self.finish(replace(case, workers=0), out)  # the first one fills the caches
+            out = self.folder / f"whole-{case.task}-{case.objective}-{case.engine}"
+            self.finish(key, out)  # the first one fills the caches
             times = [line["images_per_second"] for line in map(json.loads, read_lines(out)) if line["split"] == "train"]
             seconds = BATCH * sum(1 / value for value in times) / len(times)
             self._wholes[key] = Whole(
@@ -249,7 +264,7 @@ class Trainings:
         """One case from start to end; what is known of it. Raises AssertionError where the run is not as it must be."""
         start = time.monotonic()
         whole = self.whole(case)
-        out = self.folder / f"{case.objective}-{case.workers}-{case.number}"
+        out = self.folder / f"{case.task}-{case.objective}-{case.workers}-{case.number}"
         if out.exists():
             self.forget(out)
         killed = self.killed(case, out)
@@ -330,8 +345,14 @@ def alive(pid: int) -> bool:
 # --- the tests ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", [Case("vanilla", 2, 1), Case("advprop+debiased", 0, 4)], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [Case("vanilla", 2, 1), Case("advprop+debiased", 0, 4), Case("det-advprop", 2, 2, task="detection")],
+    ids=str,
+)
 def test_killed_once(case: Case, trainings: Trainings) -> None:
+    if case.task == "detection":
+        pytest.importorskip("pycocotools", reason="the extra detection is not installed")
     print(trainings.run(case))
 
 

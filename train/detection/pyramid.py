@@ -17,6 +17,7 @@ from debias.train.weights_file import InputSpec
 
 from .backbones import Body
 from .detector import Detections, Detector
+from .pixel_conv import guard
 
 __all__ = ["CHANNELS", "Pyramid", "PyramidDetector", "strides_of"]
 
@@ -34,6 +35,7 @@ class Pyramid(nn.Module):
         super().__init__()
         self.body, self.picks, self.out_channels = body.module, body.picks, CHANNELS
         more = LastLevelP6P7(body.channels[-1] if from_body else CHANNELS, CHANNELS)
+        guard(more.modules())
         self.fpn = FeaturePyramidNetwork(list(body.channels), CHANNELS, more)
 
     def forward(self, images: Images) -> list[Tensor]:

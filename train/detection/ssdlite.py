@@ -14,6 +14,7 @@ from debias.style_transfer import Images
 from debias.train.weights_file import InputSpec
 
 from .detector import Detections, Detector, Marked, taking_part
+from .pixel_conv import guard
 
 __all__ = ["SSDliteDetector", "ssdlite"]
 
@@ -24,6 +25,7 @@ def ssdlite(classes: int) -> nn.Module:
     """Images, normalised, to `cls_logits` (B, A, 1 + K), the background first, and `bbox_regression` (B, A, 4)."""
     network: nn.Module = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=1 + classes)
     network.__class__ = _SSD  # the function makes the class that it knows
+    guard(network.get_submodule("backbone.extra").modules())
     return network
 
 

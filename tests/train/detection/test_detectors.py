@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from networks import rand, scattered, seeded
+from torch import Tensor
 from torchvision.models.detection import fcos_resnet50_fpn, retinanet_resnet50_fpn, ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.retinanet import retinanet_resnet50_fpn_v2
 
@@ -236,6 +237,28 @@ def test_branches(name: str) -> None:
     with network.attacked("adversarial") as read:
         folded = read(images)
     torch.testing.assert_close(folded, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "path"),
+    [
+        (f"retinanet:{SMALL}", 32, "backbone.fpn.extra_blocks.p7"),
+        ("ssdlite320_mobilenet_v3_large", 64, "backbone.extra.3.1.0"),
+    ],
+)
+def test_a_convolution_of_one_pixel_has_its_gradient_in_bf16(name: str, size: int, path: str) -> None:
+    """Weights that see padding alone have the gradient 0, and not what was in memory."""
+    detector = made(name, size)
+    targets = boxes(TWO, ONE, scale=size / 64)
+    weight = detector.network.get_submodule(path).weight
+    for _ in range(8):
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = detector(rand(2, 3, size, size).contiguous(memory_format=torch.channels_last))
+        losses = detector.losses(map_tensors(Tensor.float, outputs), targets)
+        (gradient,) = torch.autograd.grad(losses["classification"].sum(), weight)
+        rim = gradient.clone()
+        rim[:, :, 1, 1] = 0
+        assert (rim == 0).all()
 
 
 # --- names and starts ----------------------------------------------------------------------------------------------
