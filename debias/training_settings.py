@@ -9,6 +9,7 @@ from debias.pipelines.detection import detection_splits
 from debias.pipelines.loading.listing import split_names
 from debias.pipelines.loading.stylized_copies import MadeWith, made_with
 from debias.pipelines.photometric import Photometric
+from debias.pipelines.segmentation import segmentation_splits
 from debias.style_transfer import Stylizer
 from debias.train.loop import LoopSettings
 from debias.train.models import ModelSettings
@@ -18,6 +19,7 @@ from debias.train.training import StepSettings
 
 from .cut_batch import CutBatch
 from .objective_settings import ObjectiveSettings, flag, in_use
+from .segmentation_settings import SegmentationSettings
 from .tasks import TASKS
 
 __all__ = ["NO_VALIDATION", "DataSettings", "TrainSettings"]
@@ -31,7 +33,8 @@ class DataSettings:
 
     data: Annotated[
         str,
-        "image folder, webdataset shards, a set of build-stylized, or the word shapes; with boxes, VOC or COCO",
+        "image folder, webdataset shards, a set of build-stylized, or the word shapes; with boxes, VOC or COCO; "
+        "with masks, images/ and masks/, or VOC",
     ]
     val: Annotated[
         str | None, "validation data, or the word none; a folder val within or beside the training data when left out"
@@ -60,8 +63,8 @@ class DataSettings:
         if self.val == NO_VALIDATION:
             return None
         beside = Path(self.data).with_name("val") if Path(self.data).name == "train" else None
-        boxes = detection_splits(self.data) if Path(self.data).is_dir() else ()
-        if self.val is not None or "val" in (*split_names(self.data), *boxes):
+        others = (*detection_splits(self.data), *segmentation_splits(self.data)) if Path(self.data).is_dir() else ()
+        if self.val is not None or "val" in (*split_names(self.data), *others):
             return self.val or self.data
         return str(beside) if beside is not None and beside.is_dir() else None
 
@@ -85,11 +88,15 @@ class TrainSettings:
     optimization: Optimization = field(default_factory=Optimization)
     step: StepSettings = field(default_factory=StepSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
+    segmentation: SegmentationSettings = field(default_factory=SegmentationSettings)
     device: str = "cpu"
     task: str = "classification"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "step", self.step.on(self.device))  # a run records what it computes in
+        given = [name for name, value in asdict(self.segmentation).items() if value is not None]
+        if given and self.task != "segmentation":
+            raise ValueError(f"{flag(given[0])} is for --task segmentation; leave it out")
         TASKS[self.task].check(self)
         self._check_copies()
         objective = self.make_objective()  # which checks its own settings
@@ -145,6 +152,8 @@ class TrainSettings:
         """
         flat: dict[str, Any] = {}
         for group in fields(self):
+            if group.name in TASKS and group.name != self.task:
+                continue  # settings of another task
             value = getattr(self, group.name)
             flat |= {group.name: value} if isinstance(value, str) else asdict(value)
         parts = self.make_objective().parts

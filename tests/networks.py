@@ -49,3 +49,17 @@ class Small(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         made: Tensor = self.fc(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
         return made
+
+
+class Pixels(nn.Module):
+    """Convolution and norm, twice, and a head at every pixel: (B, 3, H, W) to (B, K, H, W)."""
+
+    def __init__(self, num_classes: int = 5) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.head = nn.Conv2d(6, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.head(torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))))
+        return made

@@ -455,3 +455,44 @@ def segmentation_losses(logits: Tensor, targets: list[list[list[list[float] | No
                     terms.append((torch.tensor(weights, dtype=logits.dtype) * (normaliser - scores)).sum())
         losses.append(torch.stack(terms).mean() if terms else logits[image].sum() * 0)
     return torch.stack(losses)
+
+
+def pixel_logits(network: Network, images: list[Tensor], branch: str, training: bool) -> list[Tensor]:
+    """Logits (K, H, W) of each image: `logits` with the head at every position in place of their mean."""
+    maps = images
+    for convolution, norm in zip(network.convolutions, network.norms[branch], strict=True):
+        norm.train(training)
+        maps = [convolution(image[None])[0] for image in maps]
+        maps = [image.clamp(min=0) for image in norm(torch.stack(maps))]
+    return [network.head(image.permute(1, 2, 0)).permute(2, 0, 1) for image in maps]
+
+
+PixelWeights = list[list[list[list[float] | None]]]
+
+
+def pixel_losses(network: Network, images: list[Tensor], targets: PixelWeights, branch: str) -> list[Tensor]:
+    """The loss of each image, read in training mode by `branch`."""
+    return list(segmentation_losses(torch.stack(pixel_logits(network, images, branch, training=True)), targets))
+
+
+def pixel_attack(
+    network: Network,
+    images: list[Tensor],
+    targets: PixelWeights,
+    begin: list[Tensor],
+    branch: str,
+    eps: float,
+    steps: int,
+    step_size: float,
+) -> list[Tensor]:
+    """Climb the loss of all pixels of each image alone, through the running statistics of `branch`."""
+    out = []
+    for i, image in enumerate(images):
+        point = begin[i]
+        for _ in range(steps):
+            point = point.detach().requires_grad_()
+            scores = torch.stack(pixel_logits(network, [point], branch, training=False))
+            (gradient,) = torch.autograd.grad(segmentation_losses(scores, targets[i : i + 1]).sum(), point)
+            point = step_up(point, gradient, image, eps, step_size)
+        out.append(point.detach())
+    return out

@@ -33,6 +33,7 @@ from typing import Any
 
 import pytest
 from detection_folders import CLASSES, xml_object
+from masked_pictures import segmentation_folder
 from pictures import picture
 from safetensors.numpy import load_file
 
@@ -147,6 +148,8 @@ class Case:
         given |= {"attack-steps": 1} if self.objective.startswith("advprop") else {}
         if self.task == "detection":
             given |= {"task": "detection", "model": "ssdlite320_mobilenet_v3_large", "policy": "autoaugment"}
+        if self.task == "segmentation":
+            given |= {"task": "segmentation", "model": "tests.networks:Pixels", "size": "48x32"}
         return ["train", *(str(part) for name, value in given.items() for part in (f"--{name}", value))]
 
 
@@ -182,6 +185,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             picture(36 + index % 9, 40, seed=index + 500 * (split == "val")).save(folder / f"{index:03d}.png")
             with_boxes(root / "detection" / split, folder / f"{index:03d}.png", index)
+    segmentation_folder(root / "segmentation", IMAGES)
     return root
 
 
@@ -347,7 +351,12 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.parametrize(
     "case",
-    [Case("vanilla", 2, 1), Case("advprop+debiased", 0, 4), Case("det-advprop", 2, 2, task="detection")],
+    [
+        Case("vanilla", 2, 1),
+        Case("advprop+debiased", 0, 4),
+        Case("det-advprop", 2, 2, task="detection"),
+        Case("advprop+debiased", 0, 2, task="segmentation"),
+    ],
     ids=str,
 )
 def test_killed_once(case: Case, trainings: Trainings) -> None:

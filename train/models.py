@@ -38,6 +38,7 @@ __all__ = [
     "check_finite",
     "check_reading",
     "create",
+    "from_factory",
     "init_path",
     "initialise",
     "is_own_code",
@@ -122,7 +123,7 @@ def create(settings: ModelSettings, num_classes: int | None) -> Normalised:
     if settings.model.startswith("timm:"):
         network, spec = _from_timm(settings, num_classes, size)
     elif is_own_code(settings.model):
-        network, spec = _from_factory(settings, num_classes)
+        network, spec = from_factory(settings, num_classes)
     else:
         network, spec = _from_torchvision(settings, num_classes, size)
     spec = known or spec
@@ -291,7 +292,8 @@ def _timm_spec(timm: Any, network: nn.Module) -> InputSpec:
     return InputSpec(side[-1], mean, std, crop, _interpolation(images["interpolation"]))
 
 
-def _from_factory(settings: ModelSettings, num_classes: int | None) -> tuple[nn.Module, InputSpec]:
+def from_factory(settings: ModelSettings, num_classes: int | None) -> tuple[nn.Module, InputSpec]:
+    """The network of `pkg.module:factory`, and its spec: see `create`."""
     flag = f"--model {settings.model}"
     module_name, _, attribute = settings.model.partition(":")
     if not (module_name and attribute):

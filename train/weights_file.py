@@ -46,6 +46,7 @@ __all__ = [
     "read_size",
     "read_weights",
     "save_model",
+    "unwrapped",
     "weights_path",
 ]
 
@@ -266,7 +267,7 @@ def fill(
     unexpected or of another shape, and the first of each; nothing is changed then.
     """
     own = network.state_dict()
-    given = {_unwrapped(key, own): value for key, value in state.items()}
+    given = {unwrapped(key, own): value for key, value in state.items()}
     given = {key: value for key, value in given.items() if key in own or not _is_spare(key, given)}
     misfits = [key for key in own if key in given and own[key].shape != given[key].shape]
     new = _class_layers(network, own, given, misfits) if new_classes else []
@@ -308,7 +309,7 @@ def _plain(network: nn.Module) -> nn.Module:
     return network
 
 
-def _unwrapped(key: str, own: Mapping[str, Tensor]) -> str:
+def unwrapped(key: str, own: Mapping[str, Tensor]) -> str:
     """The key without what DDP and averaged models, `torch.compile` and `Normalised` put before it."""
     while key not in own and key.startswith(("module.", "_orig_mod.", "network.")):
         key = key.partition(".")[2]

@@ -18,11 +18,23 @@ from debias.train.training import StepSettings
 from ..objective_settings import ObjectiveSettings
 from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..presets import PRESETS
+from ..segmentation_settings import SegmentationSettings
 from ..tasks import TASKS
 from ..terminal import Terminal
 from ..training_run import train
 from ..training_settings import DataSettings, TrainSettings
 from ..wording import counted, said_metric
+
+GROUPS = (  # in the order of the fields of TrainSettings
+    DataSettings,
+    ObjectiveSettings,
+    ModelSettings,
+    Photometric,
+    Optimization,
+    StepSettings,
+    LoopSettings,
+    SegmentationSettings,
+)
 
 
 @click.command()
@@ -43,6 +55,7 @@ from ..wording import counted, said_metric
 @options(Optimization)
 @options(LoopSettings)
 @options(StepSettings)
+@options(SegmentationSettings)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on with the run that --out holds.")
 @dry_run_option
@@ -97,7 +110,7 @@ def resolve(context: click.Context, preset: str | None, values: dict[str, Any]) 
         group.name: picked(kind, chosen)
         for group, kind in zip(
             fields(TrainSettings),
-            (DataSettings, ObjectiveSettings, ModelSettings, Photometric, Optimization, StepSettings, LoopSettings),
+            GROUPS,
             strict=False,  # the last fields are the device and the task
         )
     }

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from .classification import ClassificationRun
 from .detection import DetectionRun
+from .segmentation import SegmentationRun
 from .setup import TaskRun
 
 __all__ = ["TASKS", "TaskRun"]
@@ -11,4 +12,5 @@ __all__ = ["TASKS", "TaskRun"]
 TASKS: Mapping[str, type[TaskRun]] = {
     "classification": ClassificationRun,
     "detection": DetectionRun,
+    "segmentation": SegmentationRun,
 }

@@ -19,7 +19,7 @@ from debias.train.world import World
 
 from ..tellers import Checking, Teller
 from ..terminal import say_skipped
-from .setup import check_objective, check_pixels
+from .setup import check_labels, check_objective, check_pixels
 
 if TYPE_CHECKING:
     from ..training_settings import TrainSettings
@@ -50,22 +50,9 @@ class DetectionRun:
     def check(settings: "TrainSettings") -> None:
         """Objectives whose views keep their boxes, and nothing that mixes labels of images or moves pixels alone."""
         check_objective(settings, *OBJECTIVES)
-        asked = settings.objective
-        for flag, used in (
-            ("--label-smoothing", asked.label_smoothing),
-            ("--mixup", asked.mixup),
-            ("--cutmix", asked.cutmix),
-            ("--stylized-data", settings.data.stylized_data),
-            ("--size-schedule authors", asked.size_schedule == "authors"),
-            ("--policy randaugment", settings.photometric.policy == "randaugment"),
-        ):
-            if used:
-                raise ValueError(f"--task detection: {flag} is for labels of whole images; leave it out")
-        for part in settings.make_objective().parts:
-            attack: Any = getattr(part, "attack", None)
-            if attack is not None and (attack.targeted or attack.loss != "cross-entropy"):
-                flags = "--variant authors-code, --attack-targeted and --attack-loss"
-                raise ValueError(f"--task detection: attacks climb the detector's own loss; leave {flags} out")
+        check_labels(settings)
+        if settings.photometric.policy == "randaugment":
+            raise ValueError("--task detection: --policy randaugment is for labels of whole images; leave it out")
 
     def task(self) -> Detection:
         """Boxes, the detector's losses, AP50."""

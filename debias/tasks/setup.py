@@ -14,7 +14,7 @@ from ..tellers import Teller
 if TYPE_CHECKING:
     from ..training_settings import TrainSettings
 
-__all__ = ["TaskRun", "check_objective", "check_pixels"]
+__all__ = ["TaskRun", "check_labels", "check_objective", "check_pixels"]
 
 
 class TaskRun(Protocol):
@@ -49,6 +49,25 @@ def check_objective(settings: "TrainSettings", *known: str) -> None:
     for part in settings.objective.objective.split("+"):
         if part not in known:
             raise ValueError(f"--task {settings.task} has no objective {part!r}; it has: {', '.join(known)}")
+
+
+def check_labels(settings: "TrainSettings") -> None:
+    """Raise ValueError for what is for labels of whole images: a task of other targets calls it."""
+    asked = settings.objective
+    for flag, used in (
+        ("--label-smoothing", asked.label_smoothing),
+        ("--mixup", asked.mixup),
+        ("--cutmix", asked.cutmix),
+        ("--stylized-data", settings.data.stylized_data),
+        ("--size-schedule authors", asked.size_schedule == "authors"),
+    ):
+        if used:
+            raise ValueError(f"--task {settings.task}: {flag} is for labels of whole images; leave it out")
+    for part in settings.make_objective().parts:
+        attack: Any = getattr(part, "attack", None)
+        if attack is not None and (attack.targeted or attack.loss != "cross-entropy"):
+            flags = "--variant authors-code, --attack-targeted and --attack-loss"
+            raise ValueError(f"--task {settings.task}: attacks climb the task's own loss; leave {flags} out")
 
 
 def check_pixels(settings: "TrainSettings", world: World, single: str | None, size: str) -> None:

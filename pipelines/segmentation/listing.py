@@ -11,7 +11,7 @@ up to the highest in the masks that are listed. 255 is no class, and `ignore` ma
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -47,7 +47,7 @@ class _Layout(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SegmentationSet:
-    """Images with usable masks. `listing` counts in images, whose labels are all 0; `bad` are the files left out.
+    """Images with usable masks. `listing` has the images, whose labels are all 0; `bad` are the files left out.
 
     `masks` has the mask of each image, in the order of `listing`.
     """
@@ -136,7 +136,7 @@ def list_segmentation(
     if bad and (strict or not good):
         _refuse(layout, bad, len(good) + len(bad), bool(good))
     paths = tuple(Path(masks.path(place)) for place in good)
-    return SegmentationSet(images.select(good), paths, known, ignore, tuple(bad))
+    return SegmentationSet(replace(images.select(good), classes=known), paths, known, ignore, tuple(bad))
 
 
 def segmentation_splits(data: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def test_a_detector_starts_from_a_classifier_and_from_a_detector(
         (("--mixup", "0.2"), "--mixup is for labels of whole images"),
         (("--label-smoothing", "0.1"), "--label-smoothing is for labels"),
         (("--policy", "randaugment"), "--policy randaugment is for labels"),
-        (("--objective", "advprop", "--variant", "authors-code"), "attacks climb the detector's own loss"),
+        (("--objective", "advprop", "--variant", "authors-code"), "attacks climb the task's own loss"),
         (("--objective", "det-advprop", "--attack-steps", "2"), "--attack-steps: det-advprop has no such setting"),
         (("--model", "resnet50"), "--model resnet50: no detector; there are retinanet:BACKBONE"),
         (("--data", "nothing"), "no such data: nothing"),
