@@ -79,7 +79,10 @@ class Normalised(nn.Module):
 class ModelSettings:
     """Which network, and where it starts; ValueError for a number out of range."""
 
-    model: Annotated[str, "network: a torchvision name, timm:NAME, or pkg.module:factory"] = "resnet50"
+    model: Annotated[
+        str,
+        "network: a torchvision name, timm:NAME, pkg.module:factory; a detector: retinanet:NAME, fcos:, effdet:",
+    ] = "resnet50"
     size: Annotated[str | Size | None, "pixels a side, or WIDTHxHEIGHT; the model's own when left out"] = None
     dropout: Annotated[float | None, "dropout before the class layer; the model's own when left out"] = None
     drop_path: Annotated[float | None, "stochastic depth of the deepest block; the model's own when left out"] = None

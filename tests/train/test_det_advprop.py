@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from debias.pipelines.draws import BatchDraws
 from debias.pipelines.view import Loss, View
+from debias.train.branch_batchnorm import convert
 from debias.train.objectives import AttackLosses, Clean, Objective, objective
 from debias.train.step import run_step
 from debias.train.views_forward import Branched
@@ -92,12 +93,8 @@ def climbing(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def test_each_image_keeps_its_own_stronger_attack() -> None:
     """Every other image is hurt more through its classification, the others through their localisation."""
-    from debias.train.branch_batchnorm import convert
-
     net = Branched(convert(Disagreeing(), ("adversarial",)))
-    weights = torch.tensor(
-        [[3.0, 1.0], [1.0, 3.0], [3.0, 1.0], [1.0, 9.0]]
-    )  # their sum would choose the second for all
+    weights = torch.tensor([[3.0, 1.0], [1.0, 3.0], [3.0, 1.0], [1.0, 9.0]])  # summed, the second one for all
     clean = Clean(torch.full((4, 3, 4, 4), 0.5), weights)
     losses = {
         "classification": opposed,

@@ -64,14 +64,25 @@ class Detector(Normalised):
         """Losses of each image, (B,) each, with gradient: `classification` and `localisation`, whose sum is trained.
 
         An image without boxes has its background to learn, and 0 as `localisation`. Ignored boxes are not to be found,
-        and what lies in them is no background either.
+        and what lies in them is no background either. Raises ValueError for outputs of images of another size.
         """
+        count = self.anchors_in(outputs)
+        if count != len(self.anchors):
+            raise ValueError(
+                f"{self.name} was made for images of {self.spec.said_pixels} pixels, which have {len(self.anchors):,} "
+                f"anchors; these have {count:,}"
+            )
         each = [
             self.image_losses(own, _marked(targets, number, self.anchors.device))
             for number, own in enumerate(split(outputs, [1] * len(targets)))
         ]
         classification, localisation = zip(*each, strict=True)
         return {"classification": torch.stack(classification), "localisation": torch.stack(localisation)}
+
+    def anchors_in(self, outputs: Any) -> int:
+        """How many anchors `outputs` speak of."""
+        count: int = outputs["bbox_regression"].shape[1]
+        return count
 
     def image_losses(self, outputs: Any, marked: Marked) -> tuple[Tensor, Tensor]:
         """Classification and localisation of one image, () each; outputs are those of a batch of one."""

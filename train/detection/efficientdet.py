@@ -57,6 +57,11 @@ class EfficientDetDetector(Detector):
         predict = network.class_net.predict
         self.class_layers = (f"class_net.predict.{'conv_pw' if hasattr(predict, 'conv_pw') else 'conv'}",)
 
+    def anchors_in(self, outputs: Any) -> int:
+        """How many anchors `outputs` speak of."""
+        coordinates: int = sum(of_map[0].numel() for of_map in outputs[1])
+        return coordinates // 4
+
     def image_losses(self, outputs: Any, marked: Marked) -> tuple[Tensor, Tensor]:
         """By effdet's labeler and losses; it counts classes from 1 and writes boxes as top, left, bottom, right."""
         classes, boxes, foreground = self._labeler.label_anchors(marked.boxes[:, [1, 0, 3, 2]], marked.labels + 1)

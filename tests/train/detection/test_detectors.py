@@ -81,7 +81,7 @@ def test_losses_are_those_of_each_image(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_training_mode_changes_no_outputs_kind(name: str) -> None:
+def test_outputs_are_of_one_form_in_training_and_in_eval_mode(name: str) -> None:
     detector = made(name)
     images = rand(2, 3, SIZES[name], SIZES[name])
     shapes = map_tensors(lambda value: tuple(value.shape), detector(images))
@@ -93,26 +93,35 @@ def test_training_mode_changes_no_outputs_kind(name: str) -> None:
         detector.eval().load_state_dict(before)
 
 
-def test_ignored_boxes_are_neither_found_nor_background() -> None:
-    for name, size in SIZES.items():
-        detector = made(name)
-        outputs = detector(rand(1, 3, size, size))
-        whole = [[0.0, 0.0, float(size), float(size)]]
-        nothing = detector.losses(outputs, boxes(NONE))
-        everywhere = detector.losses(outputs, boxes(whole, ignored=([True],)))
-        if name.startswith("ssdlite"):
-            assert nothing["classification"] == 0  # it learns no background without an object
-        else:
-            # What is left are anchors that lie for the most part outside of the image.
-            assert everywhere["classification"] < 0.5 * nothing["classification"], name
-        assert everywhere["localisation"] == 0
-        # A box beside an ignored one is found as without it, and loses no anchor to it.
-        both = boxes([*TWO, [0.0, 0.0, 64.0, 64.0]], ignored=([False, False, True],), scale=size / 64)
-        pair = boxes(TWO, scale=size / 64)
-        torch.testing.assert_close(
-            detector.losses(outputs, both)["localisation"], detector.losses(outputs, pair)["localisation"]
-        )
-        assert detector.losses(outputs, both)["classification"] <= detector.losses(outputs, pair)["classification"]
+@pytest.mark.parametrize("name", [name for name in SIZES if not name.startswith("effdet")])  # it refuses them itself
+def test_images_of_another_size_are_refused(name: str) -> None:
+    detector, size = made(name), SIZES[name]
+    outputs = detector(rand(1, 3, 2 * size, size))
+    with pytest.raises(ValueError, match=f"was made for images of {size} x {size} pixels"):
+        detector.losses(outputs, boxes(ONE))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_ignored_boxes_are_neither_found_nor_background(name: str) -> None:
+    size = SIZES[name]
+    detector = made(name)
+    outputs = detector(rand(1, 3, size, size))
+    whole = [[0.0, 0.0, float(size), float(size)]]
+    nothing = detector.losses(outputs, boxes(NONE))
+    everywhere = detector.losses(outputs, boxes(whole, ignored=([True],)))
+    if name.startswith("ssdlite"):
+        assert nothing["classification"] == 0  # it learns no background without an object
+    else:
+        # What is left are anchors that lie for the most part outside of the image.
+        assert everywhere["classification"] < 0.5 * nothing["classification"], name
+    assert everywhere["localisation"] == 0
+    # A box beside an ignored one is found as without it, and loses no anchor to it.
+    both = boxes([*TWO, [0.0, 0.0, 64.0, 64.0]], ignored=([False, False, True],), scale=size / 64)
+    pair = boxes(TWO, scale=size / 64)
+    torch.testing.assert_close(
+        detector.losses(outputs, both)["localisation"], detector.losses(outputs, pair)["localisation"]
+    )
+    assert detector.losses(outputs, both)["classification"] <= detector.losses(outputs, pair)["classification"]
 
 
 def test_half_of_an_anchor_in_an_ignored_box_is_no_background() -> None:
