@@ -29,8 +29,8 @@ SUITES_TOLD = "\b\nSuites:\n" + "\n".join(f"  {name:13} {text}" for name, (_, te
     "--data",
     multiple=True,
     metavar="DATA | SUITE=DIR",
-    help="Clean images, a folder with a folder for each class; or, as SUITE=DIR, the published images of a suite. "
-    "May be given once for each.",
+    help="Clean images, a folder with a folder for each class (for a detector or segmenter one with boxes or masks); "
+    "or, as SUITE=DIR, the published images of a suite. May be given once for each.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the results.")
 @click.option(
@@ -78,7 +78,8 @@ def command(
 
     RUN-or-MODEL is a folder of debias train, a weights file, a torchvision name such as resnet50, timm:NAME,
     pkg.module:factory, or an .onnx file of debias export. OUT gets results.json (every number with its protocol),
-    per_image.csv (every answer), table.md and table.tex. Run the same command again to go on after an interruption.
+    per_image.csv (every answer), table.md and table.tex; of a detector or segmenter drawn boxes or masks in place of
+    answers. Run the same command again to go on after an interruption.
     Under torchrun it evaluates on all processes.
     """
     clean, published = split_data(data)

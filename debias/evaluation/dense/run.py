@@ -83,6 +83,8 @@ class DenseRun:
 
     def results(self) -> DenseResults | None:
         """Answer and measure; the results on the first process alone."""
+        if self.world.leads and self._trained_on():
+            self.teller.say(f"{self.subject.name} was trained on these images: the numbers say nothing of others")
         jobs = [job for branch in self.branches for job in self._jobs(branch)]
         rows = self._answer(jobs)
         if not self.world.leads:
@@ -149,6 +151,16 @@ class DenseRun:
         except (ValueError, OSError):  # no run, but a file of weights
             return None
         return None if found is None else int(found)
+
+    def _trained_on(self) -> bool:
+        """Whether the run was trained on these images, by names and sizes; False where nothing is known."""
+        try:
+            trained = str(read_settings(Path(self.subject.name))["data"])
+            threads = self.evaluation.runner.workers
+            images = self.task.images(trained, "train", self.subject.classes, self._ignore_index(), False, threads)
+        except (ValueError, OSError, KeyError):
+            return False
+        return bool(images.listing.digest == self.images.listing.digest)
 
     def _protocol(self) -> dict[str, str]:
         """By suite, how its numbers are made."""

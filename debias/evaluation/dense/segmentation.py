@@ -1,7 +1,6 @@
 """Segmenters: `clean` is mIoU and the IoU of each class, `corruptions` what 15 x 5 corruptions leave of it."""
 
 import hashlib
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ import torch
 from debias.pipelines.segmentation import IGNORE, PixelTargets, SegmentationSet, list_segmentation, segmentation_splits
 from debias.style_transfer import Images
 from debias.train.models import Normalised
+from debias.train.segmentation import load_segmenter
 from debias.train.weights_file import Card
 
 from ..corruption_measures import SUITE as CORRUPTED
@@ -31,10 +31,7 @@ class SegmentationTask:
 
     def load(self, path: Path, model: str | None) -> tuple[Normalised, Card]:
         """A segmenter, images to logits (B, K, H, W) at their size."""
-        loaded: tuple[Normalised, Card] = importlib.import_module("debias.train.segmentation").load_segmenter(
-            path, model=model
-        )
-        return loaded
+        return load_segmenter(path, model=model)
 
     def splits(self, data: str) -> tuple[str, ...]:
         """Those of a folder of images and masks, or of VOC."""

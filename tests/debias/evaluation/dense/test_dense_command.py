@@ -53,6 +53,17 @@ def test_a_saved_detector_is_evaluated_by_the_same_command(run: Run, tmp_path: P
     assert (out / main).read_bytes() != (out / other).read_bytes()
 
 
+def test_images_of_the_training_are_said_to_be_such(run: Run, tmp_path: Path) -> None:
+    detector, data = save_detector(tmp_path / "run"), voc_of_colours(tmp_path / "data")
+    (detector / "settings.json").write_text(
+        json.dumps({"program": "debias train", "state": "finished", "settings": {"data": str(data)}})
+    )
+    assert "was trained on these images" not in run(*asked(detector, data, tmp_path / "out")).output
+    sets = data / "ImageSets" / "Main"
+    (sets / "train.txt").write_text((sets / "test.txt").read_text())
+    assert "was trained on these images" in run(*asked(detector, data, tmp_path / "out")).output
+
+
 def test_a_size_or_weights_beside_a_detector_are_refused(run: Run, tmp_path: Path) -> None:
     detector, data = save_detector(tmp_path / "run"), voc_of_colours(tmp_path / "data")
     refused(run(*asked(detector, data, tmp_path / "out", "--size", "96")), "--size 96", "leave it out")
