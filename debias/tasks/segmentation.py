@@ -75,7 +75,7 @@ class SegmentationRun:
                 self.teller.say(f"--init {settings.init}: {' and '.join(new)} {start} anew")
         segmenter.to(self.world.device)
         single = check_segmenter(segmenter, len(self.classes))
-        check_pixels(self.settings, self.world, single, segmenter.spec.said_size)
+        check_pixels(self.settings, self.world, single, None)  # DeepLab's pooling
         return segmenter
 
     def loader(self, model: Normalised, objective: Objective) -> ImageLoader:

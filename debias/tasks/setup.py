@@ -70,11 +70,15 @@ def check_labels(settings: "TrainSettings") -> None:
             raise ValueError(f"--task {settings.task}: attacks climb the task's own loss; leave {flags} out")
 
 
-def check_pixels(settings: "TrainSettings", world: World, single: str | None, size: str) -> None:
-    """Raise ValueError where the BatchNorm `single` sees one pixel of images of `size`, and one image at a time."""
+def check_pixels(settings: "TrainSettings", world: World, single: str | None, size: str | None) -> None:
+    """Raise ValueError where the BatchNorm `single` sees one pixel of images of `size`, and one image at a time.
+
+    None where it sees one at any size.
+    """
     batch = settings.batch(world.size)
     if single is not None and batch.fewest == 1:
         raise ValueError(
             f"--batch-size {batch.batch_size}: the BatchNorm {single} sees one pixel of an image, "
-            f"and needs two images at once; take {batch.next_size} or more, or a --size above {size}"
+            f"and needs two images at once; take {batch.next_size} or more"
+            f"{'' if size is None else f', or a --size above {size}'}"
         )

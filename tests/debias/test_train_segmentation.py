@@ -119,6 +119,11 @@ def test_mistakes(arguments: tuple[str, ...], said: str | None, train: Callable[
         refused(train(*arguments), said)
 
 
+def test_a_batch_of_one_is_too_small_for_deeplab(train: Callable[..., Result]) -> None:
+    given = ("--model", "deeplabv3_mobilenet_v3_large", "--batch-size", 1)
+    refused(train(*given), "--batch-size 1: the BatchNorm classifier.0.convs.4.2 sees one pixel", "take 2 or more")
+
+
 def test_validation_of_other_classes_is_refused(train: Callable[..., Result], folder: Path) -> None:
     segmentation_folder(folder / "other")
     (folder / "other" / "classes.txt").write_text("a\nb\nc\n")
