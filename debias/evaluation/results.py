@@ -33,7 +33,7 @@ from .subject import Subject
 from .suites import Request, find_suite
 from .tables import markdown, marked, tex
 
-__all__ = ["FORMAT", "VERSION", "Found", "Results", "read_results", "recompute"]
+__all__ = ["FORMAT", "VERSION", "Found", "Results", "read_results", "recompute", "subject_of"]
 
 FORMAT, VERSION = "debias evaluation", 1
 PER_IMAGE = ("suite", "cell", "branch", "file", "label", "texture", "answer", "confidence", "flags")
@@ -219,7 +219,7 @@ def recompute(per_image: str | Path) -> list[tuple[str, Measure]]:
     settings = said["settings"]
     baseline = settings.get("baseline")
     request = Request(
-        subject=_subject_of(said["subject"]),
+        subject=subject_of(said["subject"]),
         baseline=None if baseline is None else Path(baseline),
         splits=settings.get("splits", {}),
         **{name: settings[name] for name in REQUESTED},
@@ -238,7 +238,7 @@ def _subject_facts(subject: Subject) -> dict[str, Any]:
     return facts | {"spec": asdict(subject.spec), "classes": classes, "branches": list(subject.branches)}
 
 
-def _subject_of(facts: Mapping[str, Any]) -> Subject:
+def subject_of(facts: Mapping[str, Any]) -> Subject:
     """The subject without its network."""
     classes = imagenet.wnids() if facts["classes"] == IMAGENET else tuple(facts["classes"])
     rest = {"classes": classes, "branches": tuple(facts["branches"]), "spec": InputSpec(**facts["spec"])}

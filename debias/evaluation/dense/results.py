@@ -13,9 +13,14 @@ from typing import Any
 
 from debias.style_transfer.files import write_atomically
 
-from ..results import Results
+from ..measure import Measure
+from ..results import Results, read_results, subject_of
+from ..subject import Subject
+from .corrupted import said_of_corrupted
+from .rows import DenseRow, DenseStore
+from .tasks import dense_task
 
-__all__ = ["DenseResults"]
+__all__ = ["DenseResults", "protocols_of", "recount"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,3 +48,35 @@ class DenseResults(Results):
 def picture_name(branch: str) -> str:
     """The file of a branch's picture."""
     return f"drawn-{branch}.png"
+
+
+def protocols_of(subject: Subject, split: str, seed: int) -> dict[str, str]:
+    """By suite, how the numbers of a subject on this split are made."""
+    task = dense_task(subject.task)
+    clean = task.said(subject.spec.sides) + (f", split {split}" if split else "")
+    return {"clean": clean, task.suites[-1]: f"{clean}; {said_of_corrupted(seed)}"}
+
+
+def recount(folder: str | Path) -> list[tuple[str, Measure]]:
+    """Every measure, with its branch, counted again from results.json and the cells beside it.
+
+    No network and no image is read. Raises ValueError, one line, for a cell that is gone or was changed.
+    """
+    said = read_results(folder)
+    subject, settings = subject_of(said["subject"]), said["settings"]
+    store = DenseStore(Path(folder))
+    answers: dict[str, dict[tuple[str, str], tuple[DenseRow, ...]]] = {}
+    for name, file in said["cells"].items():
+        branch, _, place = name.partition(" ")
+        suite, _, cell = place.partition("/")
+        rows = store.read(Path(file).name.partition(".")[0])
+        if rows is None:
+            raise ValueError(f"{Path(folder) / file} is gone, or was changed; evaluate again")
+        answers.setdefault(branch, {})[suite, cell] = rows
+    protocols = protocols_of(subject, settings["splits"].get("", ""), settings["seed"])
+    task = dense_task(subject.task)
+    return [
+        (branch, measure)
+        for branch, rows in answers.items()
+        for measure in task.measures(rows, subject.classes, settings["suites"], protocols)
+    ]

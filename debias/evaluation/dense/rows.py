@@ -32,8 +32,8 @@ class DenseStore:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def read(self, key: str, count: int) -> tuple[DenseRow, ...] | None:
-        """The rows of a finished cell of `count` images; None where there are none, or not what `write` wrote."""
+    def read(self, key: str, count: int | None = None) -> tuple[DenseRow, ...] | None:
+        """The rows of a finished cell, of `count` images if given; None where there are none, or not as written."""
         if self.folder is None:
             return None
         try:
@@ -43,7 +43,7 @@ class DenseStore:
             rows = tuple(map(_read, zlib.decompress(packed).splitlines()))
         except (OSError, ValueError, TypeError, KeyError, zlib.error):
             return None
-        return rows if len(rows) == count else None
+        return rows if count in (None, len(rows)) else None
 
     def write(self, key: str, rows: Sequence[DenseRow]) -> None:
         """Keep the rows of a finished cell: whole or not at all. A folder in its place stays, and nothing is kept."""

@@ -28,9 +28,9 @@ from ..results import found_in
 from ..runner import MEAN, autocast, exact_sums, expected_decoder
 from ..store import key_of
 from ..subject import Subject
-from .corrupted import corrupted_cells, said_of_corrupted
+from .corrupted import corrupted_cells
 from .drawing import enlarged, with_legend
-from .results import DenseResults
+from .results import DenseResults, protocols_of
 from .rows import DenseRow, DenseStore
 from .tasks import DenseTask, dense_task
 
@@ -89,7 +89,7 @@ class DenseRun:
         rows = self._answer(jobs)
         if not self.world.leads:
             return None
-        protocols = self._protocol()
+        protocols = protocols_of(self.subject, self.split, self.evaluation.runner.seed)
         cells = {(job.suite, job.cell): (job.data, job.preprocessing) for job in jobs}
         found = tuple(
             one
@@ -161,13 +161,6 @@ class DenseRun:
         except (ValueError, OSError, KeyError):
             return False
         return bool(images.listing.digest == self.images.listing.digest)
-
-    def _protocol(self) -> dict[str, str]:
-        """By suite, how its numbers are made."""
-        split = f", split {self.split}" if self.split else ""
-        clean = f"{self.task.said(self.size)}{split}"
-        corrupted = f"{clean}; {said_of_corrupted(self.evaluation.runner.seed)}"
-        return {"clean": clean, self.task.suites[-1]: corrupted}
 
     # Images
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from debias.evaluation.corruption_error import CORRUPTIONS, SEVERITIES
-from debias.evaluation.dense.results import DenseResults
+from debias.evaluation.dense.results import DenseResults, recount
 from debias.evaluation.evaluator import Evaluation, Silent
 from debias.evaluation.runner import RunnerSettings
 from debias.evaluation.subject import Subject
@@ -89,6 +89,16 @@ def test_the_same_again_answers_nothing_and_writes_the_same(evaluated: Evaluated
     evaluated(task, ("clean", CORRUPTED[task]), "out", teller=again)
     assert (again.images, again.done) == (0, 76 * 5)
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == files
+
+
+@EACH_TASK
+def test_every_number_can_be_counted_again_from_the_folder(evaluated: Evaluated, tmp_path: Path, task: str) -> None:
+    results = evaluated(task, ("clean", CORRUPTED[task]), "out", branch="all", subject=subject(task, ("other",)))
+    wanted = [(found.branch, repr(found.measure)) for found in results.found]
+    assert [(branch, repr(measure)) for branch, measure in recount(tmp_path / "out")] == wanted
+    next((tmp_path / "out" / "cells").iterdir()).write_bytes(b"changed")
+    with pytest.raises(ValueError, match="is gone, or was changed; evaluate again"):
+        recount(tmp_path / "out")
 
 
 def test_a_cell_that_is_gone_is_answered_again(evaluated: Evaluated, tmp_path: Path) -> None:
