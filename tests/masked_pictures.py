@@ -33,3 +33,18 @@ def segmentation_folder(root: Path, count: int = 8, classes: int = 3) -> Path:
         for index in range(number):
             save_pair(root, split, f"{index:02d}", (40 + 3 * (index % 8), 64 - 2 * (index % 8)), classes, index)
     return root
+
+
+def voc_masks(root: Path) -> Path:
+    """VOC with 3 images to train on, 1 to validate on, and one that is in no list."""
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / name).mkdir(parents=True)
+    palette = [value for colour in range(256) for value in (colour, 255 - colour, 7)]
+    for index in range(5):
+        picture(30, 40, seed=index).save(root / "JPEGImages" / f"2007_{index}.jpg")
+        mask = Image.fromarray(mask_of(30, 40, 21, index), "P")
+        mask.putpalette(palette)
+        mask.save(root / "SegmentationClass" / f"2007_{index}.png")
+    (root / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_0\n2007_1\n2007_2\n")
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_3\n\n")
+    return root

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
-from masked_pictures import segmentation_folder
+from masked_pictures import segmentation_folder, voc_masks
 from networks import rand
 from pictures import picture
 
@@ -69,6 +69,14 @@ def test_a_number_that_is_no_class(train: Callable[..., Result], folder: Path) -
     (folder / "data" / "classes.txt").write_text("road\nsky\ncar\n")
     succeeded(train("--out", "named"))
     assert read_card(folder / "named").classes == ("road", "sky", "car")
+
+
+def test_voc_by_its_lists(train: Callable[..., Result], folder: Path, stylizer: str) -> None:
+    voc_masks(folder / "voc")
+    given = ("--objective", "debiased", "--stylizer", stylizer, "--batch-size", 3, "--steps", 1)
+    result = succeeded(train("--data", "voc", *given))
+    assert "3 images of 21 classes at 64 x 32 pixels\nvalidated on 1 image of" in result.output
+    assert read_card(folder / "run").classes[:2] == ("background", "aeroplane")
 
 
 def test_what_is_left_out_is_named(train: Callable[..., Result], folder: Path) -> None:

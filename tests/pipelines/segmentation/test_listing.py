@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from masked_pictures import mask_of, save_pair, segmentation_folder
+from masked_pictures import mask_of, save_pair, segmentation_folder, voc_masks
 from pictures import encoded, picture
 from PIL import Image
 
@@ -21,21 +21,6 @@ from debias.pipelines.segmentation.masks import mask_values
 def folder(tmp_path: Path) -> Path:
     made: Path = segmentation_folder(tmp_path / "data")
     return made
-
-
-def voc(root: Path) -> Path:
-    """VOC with 3 images to train on, 1 to validate on, and one that is in no list."""
-    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (root / name).mkdir(parents=True)
-    palette = [value for colour in range(256) for value in (colour, 255 - colour, 7)]
-    for index in range(5):
-        picture(30, 40, seed=index).save(root / "JPEGImages" / f"2007_{index}.jpg")
-        mask = Image.fromarray(mask_of(30, 40, 21, index), "P")
-        mask.putpalette(palette)
-        mask.save(root / "SegmentationClass" / f"2007_{index}.png")
-    (root / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_0\n2007_1\n2007_2\n")
-    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_3\n\n")
-    return root
 
 
 def test_masks_lie_in_the_place_of_their_images(folder: Path) -> None:
@@ -94,7 +79,7 @@ def test_a_number_that_is_none(folder: Path) -> None:
 
 
 def test_voc_by_its_lists(tmp_path: Path) -> None:
-    root = voc(tmp_path / "VOC2012")
+    root = voc_masks(tmp_path / "VOC2012")
     found = list_segmentation(root)
     assert found.listing.names == ("2007_0.jpg", "2007_1.jpg", "2007_2.jpg")
     assert found.classes == VOC_CLASSES
