@@ -109,5 +109,6 @@ def test_the_task_has_defaults_of_its_own(run: Run, folder: Path) -> None:
     voc_folder(folder / "data")
     shown = json.loads(succeeded(run("train", "--data", "data", "--task", "detection", "--out", "run", "-n")).output)
     assert (shown["model"], shown["min_crop"], shown["val"]) == ("retinanet_resnet50_fpn", 0.25, "data")
+    assert (shown["lr"], shown["clip"]) == (0.01, 10.0)
     asked = run("train", "--data", "data", "--task", "detection", "--min-crop", 0.5, "--out", "run", "-n")
     assert json.loads(succeeded(asked).output)["min_crop"] == 0.5
