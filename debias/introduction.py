@@ -7,14 +7,16 @@ from typing import Any
 import torch
 
 from debias.pipelines import ImageLoader
+from debias.pipelines.attacks import ADVPROP_PRESETS
 from debias.train import branch_batchnorm
 from debias.train.models import Normalised
 from debias.train.optimization import lr_stages
 from debias.train.world import World
 
 from . import __version__
+from .tasks import TASKS
 from .training_settings import NO_VALIDATION, TrainSettings
-from .wording import counted
+from .wording import counted, said_metric
 
 __all__ = ["introduction", "record"]
 
@@ -33,7 +35,7 @@ def introduction(
     else:
         same = validation.listing.digest == loader.listing.digest
         warning = (
-            ": those it is trained on, so {said_metric(TASKS[settings.task].metric)} will say nothing of others"
+            f": those it is trained on, so {said_metric(TASKS[settings.task].metric)} will say nothing of others"
             if same
             else ""
         )
@@ -41,7 +43,21 @@ def introduction(
     shared = branch_batchnorm.shared_norms(model)
     if shared and len(branches) > 1:
         yield f"all branches share {shared}; --branch-layer-norm gives each its own"
+    yield from _another_attack(settings)
     yield from _without_effect(settings, min(model.spec.sides))
+
+
+def _another_attack(settings: TrainSettings) -> Iterator[str]:
+    """Where AdvProp's recipe for this network has an attack of another strength."""
+    used, recipe = settings.flat(), ADVPROP_PRESETS.get(settings.model.model)
+    if recipe is None or "advprop" not in settings.objective.objective.split("+"):
+        return
+    eps, steps = recipe.attack.eps, recipe.attack.steps
+    if (used["attack_eps"], used["attack_steps"]) != (eps, steps):
+        yield (
+            f"the attack has {counted(int(used['attack_steps']), 'step')} within {used['attack_eps']}; for "
+            f"{settings.model.model} AdvProp has {steps} within {eps}: --attack-eps {eps} --attack-steps {steps}"
+        )
 
 
 def _without_effect(settings: TrainSettings, size: int) -> Iterator[str]:

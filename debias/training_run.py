@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from debias.style_transfer import Stylizer
-from debias.style_transfer.files import write_atomically
+from debias.style_transfer.files import check_outside, write_atomically
 from debias.train.checkpoint import Checkpoints
 from debias.train.loop import Fitted, Records, fit
 from debias.train.objectives import Objective
@@ -33,6 +33,7 @@ def train(settings: TrainSettings, out: Path, teller: Teller, *, resume: bool = 
     A run that has not got as far as a checkpoint is begun anew, also with other settings. Raises ValueError, one line
     that names the flag or file, for what cannot be trained; a run that `out` holds is as it was then.
     """
+    check_outside(out, "--out ", settings.data.data, settings.data.val, settings.data.stylized_data)
     with join(settings.device) as world, RunFolder(out, MAY_CHANGE) as folder:
         settings.batch(world.size).check()
         resume = resume and (folder.weights.exists() or any(folder.checkpoints.glob("step-*.pt")))

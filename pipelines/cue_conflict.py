@@ -42,7 +42,7 @@ def cue_conflict(
 
     Images (B, 3, H, W) in [0, 1], targets (B, K) or `Annotations`, partners (B,) int64.
     """
-    partners = partners.to(images.device)
+    partners = partners.to(images.device, non_blocking=True)
     restyled = stylizer.restyle(images, partners, alpha)
     if not isinstance(targets, Tensor):
         return restyled, targets.in_style_of(partners, shape_weight=shape_weight)
@@ -108,7 +108,7 @@ class CueConflict:
             )
         if self.p == 1:
             return made, both
-        chosen = (torch.rand(len(images), generator=self.generator) < self.p).to(images.device)
+        chosen = (torch.rand(len(images), generator=self.generator) < self.p).to(images.device, non_blocking=True)
         return torch.where(chosen[:, None, None, None], made, images), torch.where(chosen[:, None], both, targets)
 
     def _from_bank(self, images: Images, targets: Targets, indices: Tensor, bank: StyleBank) -> tuple[Images, Targets]:
@@ -118,7 +118,7 @@ class CueConflict:
             return images, targets
         # A lone image that gets here has a style in the bank.
         partners = derangement(len(images), self.generator) if len(images) > 1 else torch.zeros(1, dtype=torch.int64)
-        partners = partners.to(images.device)
+        partners = partners.to(images.device, non_blocking=True)
         partner = own.statistics.select(partners), targets[partners]
         styles, theirs = bank.draw(indices, partner, self.generator)
         bank.push(own.statistics, targets, indices)

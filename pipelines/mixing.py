@@ -42,7 +42,7 @@ def mixup(images: Images, targets: Targets, partners: Tensor, *, ratio: float) -
 
     Images (B, 3, H, W), targets (B, K), partners (B,) int64; `ratio=1` returns the values that came.
     """
-    partners = partners.to(images.device)
+    partners = partners.to(images.device, non_blocking=True)
     return torch.lerp(images[partners], images, ratio), torch.lerp(targets[partners], targets, ratio)
 
 
@@ -53,7 +53,7 @@ def cutmix(images: Images, targets: Targets, partners: Tensor, *, box: Box) -> t
     """
     top, left, bottom, right = box
     pasted = max(bottom - top, 0) * max(right - left, 0) / (images.shape[2] * images.shape[3])
-    partners = partners.to(images.device)
+    partners = partners.to(images.device, non_blocking=True)
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = images[:, :, top:bottom, left:right][partners]
     return mixed, torch.lerp(targets, targets[partners], pasted)

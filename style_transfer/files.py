@@ -58,6 +58,13 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
         file.write(data)
 
 
+def check_outside(out: Path, flag: str, *sources: str | Path | None) -> None:
+    """Raise ValueError where `out` lies in a folder that is read: what is written there would be read as data."""
+    for source in sources:
+        if source is not None and os.path.isdir(source) and out.resolve().is_relative_to(Path(source).resolve()):
+            raise ValueError(f"{flag}{out} lies within {source}, which is read; give one outside of it")
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; a second run gets a ValueError with the first one's pid.

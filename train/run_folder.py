@@ -13,6 +13,8 @@ from .checkpoint import Checkpoints
 
 __all__ = ["RunFolder", "Start", "read_settings"]
 
+SHOWN = 3  # settings that differ, named one by one
+
 Start = Literal["new", "resume", "complete"]
 
 _PROGRAM = "debias train"  # by this a settings.json is told from another program's
@@ -104,8 +106,10 @@ class RunFolder:
             if before.get(name) != now.get(name)
         ]
         if differences:
+            shown, more = differences[:SHOWN], len(differences) - SHOWN
+            others = f" and {more} more" if more > 0 else ""
             raise ValueError(
-                f"{self.path} holds a run: {', '.join(differences)}; give the same, another --out, or --no-resume"
+                f"{self.path} holds a run: {', '.join(shown)}{others}; give the same, another --out, or --no-resume"
             )
 
     def _remove_leftovers(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from torch import Tensor
 from debias.pipelines import ImageLoader, image_loader
 from debias.pipelines.contact_sheet import save_sheet
 from debias.style_transfer import Images, Stylizer
-from debias.style_transfer.files import naming
+from debias.style_transfer.files import check_outside, folder_lock, naming, sha256_file
 from debias.style_transfer.fit import Fit, FitSettings
 from debias.style_transfer.loss_network import LossNetwork
 from debias.style_transfer.weights import ARCHITECTURES, new_network, save_fitted
@@ -25,6 +26,7 @@ from debias.train.signals import Interruption
 from .. import __version__
 from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..progress import Progress
+from ..terminal import say_skipped
 
 LOG_EVERY = 50  # steps
 SHEET_IMAGES = 6
@@ -68,31 +70,70 @@ def command(
         return print_settings(used)
     if out.suffix != ".safetensors":
         raise ValueError(f"--out {out}: must end in .safetensors")
+    checkpoints = Checkpoints(out.with_name(out.name + ".checkpoints"))
     if out.exists():
+        _clear(checkpoints)  # where a kill left them
         click.echo(f"{out} is complete; remove it to fit again")
         return None
     check_device(device)
+    check_outside(out, "--out ", content, styles)
+    try:
+        with folder_lock(checkpoints.folder):
+            _fit(out, content, styles, loss_file, arch, settings, device, save_every, checkpoints)
+    finally:
+        with contextlib.suppress(OSError):  # where nothing was saved
+            checkpoints.folder.rmdir()
+    _clear(checkpoints)
+    click.echo(f"{out}  {out.stat().st_size / 1e6:.1f} MB\n{_sheet_of(out)}")
+    return None
+
+
+def _fit(
+    out: Path,
+    content: str,
+    styles: str,
+    loss_file: Path,
+    arch: str,
+    settings: FitSettings,
+    device: str,
+    save_every: int,
+    checkpoints: Checkpoints,
+) -> None:
     torch.manual_seed(settings.seed)
     network, trained = new_network(arch, loss_file)
     fit = Fit(network.to(device), LossNetwork.load(loss_file).to(device), settings, train=trained)
     photos, textures = _loaders(content, styles, settings, device)
-    checkpoints = Checkpoints(out.with_name(out.name + ".checkpoints"))
-    _resume(fit, arch, checkpoints, device)
+    say_skipped(photos.bad + textures.bad)
+    sources = {
+        "arch": arch,
+        "content": photos.state_dict()["digest"],
+        "styles": textures.state_dict()["digest"],
+        "loss_network": sha256_file(loss_file),
+    }
+    _resume(fit, sources, checkpoints, device)
     with Interruption() as interruption:
         batches = zip(endless(photos, fit.step), endless(textures, fit.step), strict=True)
-        _run(fit, arch, batches, checkpoints, out, save_every, interruption)
+        _run(fit, sources, batches, checkpoints, out, save_every, interruption)
     if fit.step < settings.steps:
         click.echo(f"stopped at step {fit.step} of {settings.steps}; the same command goes on from there", err=True)
         sys.exit(interruption.exit_code)
     # Names without their folders: the file travels, and where it was made is nobody's business.
-    named = used | {"content": Path(content).name, "styles": Path(styles).name, "loss_network": loss_file.name}
-    save_fitted(out, arch, fit.network, {"debias": __version__, "settings": json.dumps(named)})
+    named = {"content": Path(content).name, "styles": Path(styles).name, "loss_network": loss_file.name, "arch": arch}
+    made = checkpoints.folder / out.name  # OUT stands for a whole fit, sheet and all
+    header = {"debias": __version__, "settings": json.dumps(named | asdict(settings))}
+    save_fitted(made, arch, fit.network, header)
+    _sheet(made, _sheet_of(out), next(endless(photos, 0)), next(endless(textures, 0)), device)
+    os.replace(made, out)
+
+
+def _clear(checkpoints: Checkpoints) -> None:
     checkpoints.clear()
     with contextlib.suppress(OSError):  # not there after a fit of few steps, or somebody keeps something in it
         checkpoints.folder.rmdir()
-    _sheet(out, next(endless(photos, 0)), next(endless(textures, 0)), device)
-    click.echo(f"{out}  {out.stat().st_size / 1e6:.1f} MB\n{out}.png")
-    return None
+
+
+def _sheet_of(out: Path) -> Path:
+    return out.with_name(out.name + ".png")
 
 
 def endless(loader: ImageLoader, start: int) -> Iterator[Images]:
@@ -112,7 +153,7 @@ def _loaders(content: str, styles: str, settings: FitSettings, device: str) -> t
     return photos, image_loader(styles, batch_size=max(settings.style_images, 1), flat=True, **common)
 
 
-def _resume(fit: Fit, arch: str, checkpoints: Checkpoints, device: str) -> None:
+def _resume(fit: Fit, sources: dict[str, Any], checkpoints: Checkpoints, device: str) -> None:
     found = checkpoints.latest(device)
     for name, reason in checkpoints.passed_over.items():
         click.echo(f"checkpoint {name} is passed over: {reason}", err=True)
@@ -120,8 +161,10 @@ def _resume(fit: Fit, arch: str, checkpoints: Checkpoints, device: str) -> None:
         return
     _, state = found
     try:
-        if state["arch"] != arch:
-            raise ValueError(f"the checkpoint was made with --arch {state['arch']}; give the same or another --out")
+        for name, value in sources.items():
+            if state["sources"][name] != value:
+                given = f"--{name.replace('_', '-')}"
+                raise ValueError(f"the checkpoint was made with another {given}; give the same, or another --out")
         fit.load_state_dict(state["fit"])
     except ValueError as error:
         raise ValueError(f"{checkpoints.folder}: {error}") from error
@@ -132,7 +175,7 @@ def _resume(fit: Fit, arch: str, checkpoints: Checkpoints, device: str) -> None:
 
 def _run(
     fit: Fit,
-    arch: str,
+    sources: dict[str, Any],
     batches: Iterator[tuple[Images, Images]],
     checkpoints: Checkpoints,
     out: Path,
@@ -149,10 +192,10 @@ def _run(
             if fit.step % LOG_EVERY == 0 or fit.step == fit.settings.steps:
                 note = _log(out, fit, losses, fit.quality(content, style))
             if fit.step % save_every == 0:
-                checkpoints.save({"arch": arch, "fit": fit.state_dict()}, fit.step)
+                checkpoints.save({"sources": sources, "fit": fit.state_dict()}, fit.step)
             progress.advance(note=note)
     if fit.step < fit.settings.steps:
-        checkpoints.save({"arch": arch, "fit": fit.state_dict()}, fit.step)
+        checkpoints.save({"sources": sources, "fit": fit.state_dict()}, fit.step)
 
 
 def _log(out: Path, fit: Fit, losses: dict[str, Tensor], quality: dict[str, float]) -> str:
@@ -165,10 +208,10 @@ def _log(out: Path, fit: Fit, losses: dict[str, Tensor], quality: dict[str, floa
     return f"closure {quality['closure']:.2f} edges {quality['edges']:.2f} content {values['content']:.3f}"
 
 
-def _sheet(out: Path, photos: Images, textures: Images, device: str) -> None:
-    stylizer = Stylizer.load(out, device=device)
+def _sheet(fitted: Path, sheet: Path, photos: Images, textures: Images, device: str) -> None:
+    stylizer = Stylizer.load(fitted, device=device)
     content = photos[:SHEET_IMAGES]
     style = torch.cat([textures, photos])[: len(content)]  # with a texture before them no photo meets itself
     columns = {"content": content, "style": style}
     columns |= {f"alpha {alpha:g}": stylizer(content, style, alpha) for alpha in (1.0, 0.5, 0.0)}
-    save_sheet(out.with_name(out.name + ".png"), columns)
+    save_sheet(sheet, columns)

@@ -87,7 +87,7 @@ class BatchPlan:
         return Batch(
             images=first,
             labels=labels.to(self.device),
-            indices=indices.to(self.device),
+            indices=indices.to(self.device, non_blocking=True),
             augmented=second,
             stylized=next(views) if copies else None,
             textures=torch.from_numpy(copies.labels(numbers, epoch)).to(self.device) if copies else None,

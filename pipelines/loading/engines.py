@@ -64,4 +64,6 @@ def engine_batches(
         return dali_engine.batches(source, plans, size, batch_size, device, workers or cpus(), interpolation)
     from . import torchvision_engine
 
+    if device.type != "cpu":  # which would wait for the one thread that asks for batches
+        workers = workers or cpus()
     return torchvision_engine.batches(source, plans, size, device, workers, interpolation)

@@ -1,6 +1,7 @@
 """`image_loader`: batches of an image folder, shards or `shapes`, the same from either engine."""
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -216,6 +217,8 @@ class ImageLoader:
         self.device, self.size, self.train = plan.device, plan.draws.size, isinstance(plan.draws, TrainDraws)
         self.decoder: str | None = None
         self._order = None if order is None else _checked_order(order, len(self.listing))
+        # Names, labels and sizes, and the bytes: an image may be replaced by another of its size.
+        self._digest = hashlib.sha256("\n".join((self.listing.digest, *found.digests)).encode()).hexdigest()
         self.epoch = 0
         self._done = 0  # global steps of this epoch that were handed out
         self._first = 0  # where the next pass begins: above 0 only after load_state_dict
@@ -289,7 +292,8 @@ class ImageLoader:
             "batches": self._done,
             "seed": self.seed,
             "batch_size": self.batch_size,
-            "digest": self.listing.digest,
+            "images": len(self.listing),
+            "digest": self._digest,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -298,11 +302,16 @@ class ImageLoader:
         Raises ValueError where the seed, the batch size or the images are not those of the state.
         """
         mine = self.state_dict()
-        for key, name in (("seed", "--seed"), ("batch_size", "--batch-size"), ("digest", "the images of --data")):
+        for key, name in (("seed", "--seed"), ("batch_size", "--batch-size")):
             if state.get(key) != mine[key]:
                 raise ValueError(
                     f"cannot resume: {name} was {state.get(key)}, now {mine[key]}; use what the run began with"
                 )
+        if state.get("digest") != mine["digest"]:
+            counts = f"{state.get('images', 'others')} then, {mine['images']} now"
+            raise ValueError(
+                f"cannot resume: the images of --data have changed ({counts}); use what the run began with"
+            )
         self.epoch = int(state["epoch"])
         self._first = self._done = int(state["batches"])
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -111,8 +112,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
 
 @pytest.mark.parametrize(
     ("flags", "part"),
-    [(("--lr", 0.1), "made with lr 0.0002"), (("--arch", "vgg19"), "made with --arch compact")],
-    ids=["settings", "architecture"],
+    [
+        (("--lr", 0.1), "made with lr 0.0002"),
+        (("--arch", "vgg19"), "made with another --arch"),
+        (("--content", "others"), "made with another --content"),
+        (("--styles", "others"), "made with another --styles"),
+    ],
+    ids=["settings", "architecture", "content", "styles"],
 )
 def test_a_checkpoint_of_another_fit_is_refused_and_stays(
     stopped_fit: Path, fit: Run, folder: Path, flags: tuple[object, ...], part: str
@@ -120,6 +126,8 @@ def test_a_checkpoint_of_another_fit_is_refused_and_stays(
     if "vgg19" in flags:
         torch.save(encoder().state_dict(), folder / "vgg.pth")
         flags = (*flags, "--loss-network", folder / "vgg.pth")
+    shutil.copytree(folder / "photos", folder / "others")
+    next((folder / "others").rglob("*.*")).unlink()
     before = files(folder)
     refused(
         fit("--out", "a.safetensors", *flags), "a.safetensors.checkpoints: the checkpoint was", part, "another --out"
@@ -128,7 +136,7 @@ def test_a_checkpoint_of_another_fit_is_refused_and_stays(
 
 
 def test_a_checkpoint_that_holds_something_else_is_refused(fit: Run, folder: Path) -> None:
-    for state in ({}, {"arch": "compact", "fit": {"settings": {}, "network": {}}}, {"arch": "compact", "fit": 3}):
+    for state in ({}, {"sources": {}, "fit": {}}, {"sources": 3, "fit": 3}):
         Checkpoints(folder / "a.safetensors.checkpoints").save(state, 2)
         refused(fit("--out", "a.safetensors"), "a.safetensors.checkpoints", "remove it to begin anew")
 

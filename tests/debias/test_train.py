@@ -342,7 +342,7 @@ def test_a_missing_copy_is_one_line_that_names_it(train: Run, build: Run, data: 
         (("--seed", 2**64), ("--seed", "2**64")),
         (("--workers", -1), ("--workers", "-1")),
         (("--device", "tpu"), ("--device", "tpu")),
-        (("--out", "data"), ("data is not empty", "another --out")),
+        (("--out", "data"), ("--out data lies within data", "outside of it")),
         (("--out", "file"), ("file is a file",)),
     ],
     ids=lambda value: "-".join(map(str, value)).replace("/", "|"),

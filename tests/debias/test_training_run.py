@@ -432,3 +432,11 @@ def test_a_folder_of_something_else_is_left_alone(data: Path, folder: Path) -> N
 def test_of_two_runs_in_one_folder_the_second_is_refused(data: Path, folder: Path) -> None:
     with folder_lock(folder / "run"), pytest.raises(ValueError, match="is in use by process"):
         train(settings(), folder / "run", Quiet())
+
+
+def test_a_run_within_its_data_is_refused_before_anything_is_written(data: Path) -> None:
+    """It would be read as a class, and nothing could go on there."""
+    before = files(data)
+    with pytest.raises(ValueError, match=r"run lies within .*, which is read; give one outside of it$"):
+        train(settings(), data / "run", Telling())
+    assert files(data) == before

@@ -334,3 +334,16 @@ def test_a_listing_is_evaluated_as_its_folder(photo_folder: Path) -> None:
     assert part.listing.names == (listing.names[3], listing.names[1])
     with pytest.raises(ValueError, match="--batch-size"):
         listing_loader(listing, 24, 0, **common)
+
+
+def test_another_picture_of_the_same_size_is_no_place_to_go_on(tmp_path):
+    """By its bytes, not by its name and length: uncompressed pictures of one size are all equally long."""
+    for index in range(4):
+        Image.new("RGB", (8, 8), (60 * index, 0, 0)).save(tmp_path / f"{index}.bmp")
+    made = image_loader(tmp_path, size=8, batch_size=2, engine="torchvision", flat=True)
+    state = made.state_dict()
+    image_loader(tmp_path, size=8, batch_size=2, engine="torchvision", flat=True).load_state_dict(state)
+    Image.new("RGB", (8, 8), (0, 99, 0)).save(tmp_path / "2.bmp")
+    again = image_loader(tmp_path, size=8, batch_size=2, engine="torchvision", flat=True)
+    with pytest.raises(ValueError, match=r"^cannot resume: the images of --data have changed \(4 then, 4 now\)"):
+        again.load_state_dict(state)
