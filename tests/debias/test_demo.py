@@ -91,7 +91,7 @@ def test_a_signal_while_the_tour_trains_saves_and_the_same_command_finishes(
     command = [sys.executable, "-c", PROGRAM]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(demo.__file__).parents[2])}
     process = subprocess.Popen(
-        [*command, "0.3"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "0.8"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     run_folder = folder / "tour" / "comparison" / "runs" / "vanilla"
     while not (run_folder / "metrics.jsonl").exists() or not (run_folder / "metrics.jsonl").read_text():
