@@ -1,4 +1,4 @@
-"""One image corrupted by the library imagecorruptions-imaug, its random numbers drawn from what the image is.
+"""Images corrupted by the library imagecorruptions-imaug, its random numbers drawn from what the image is.
 
 The library implements the corruptions of Hendrycks and Dietterich, ICLR 2019. It draws from numpy's global generator,
 or from the system's; here every draw comes from a key, and the global generator is as it was afterwards.
@@ -9,16 +9,22 @@ import hashlib
 import importlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .made import Pixels
+from debias.pipelines import ImageLoader
+from debias.style_transfer.files import write_atomically
 
-__all__ = ["LIBRARY", "QUALITY", "SMALLEST", "corrupted", "encode", "library_version"]
+from ..progress import Progress
+from .made import Pixels, each_image
+
+__all__ = ["LIBRARY", "QUALITY", "SMALLEST", "CellMaker", "corrupted", "encode", "library_version"]
 
 LIBRARY = "imagecorruptions-imaug"
 SMALLEST = 32  # pixels a side that the library takes
@@ -74,3 +80,24 @@ def _quiet() -> Iterator[None]:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@dataclass(frozen=True)
+class CellMaker:
+    """Makes the images of one corruption and severity, as files of `encode`, in the folder that it is called with."""
+
+    source: ImageLoader
+    names: Sequence[str]
+    corruption: str
+    severity: int
+    seed: int
+    encode: Callable[[Pixels], bytes]
+    progress: Progress
+
+    def __call__(self, folder: Path) -> None:
+        """Every image, each with draws of its own."""
+        for index, image in each_image(self.source):
+            key = f"{self.seed} {self.source.digests[index]}"
+            made = corrupted(image, self.corruption, self.severity, key)
+            write_atomically(folder / self.names[index], self.encode(made), durable=False)
+            self.progress.advance(note=f"{self.corruption}/{self.severity}")

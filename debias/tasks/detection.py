@@ -8,7 +8,6 @@ import torch
 
 from debias.pipelines import ImageLoader
 from debias.pipelines.detection import BoxAugmenter, DetectionSet, list_detection
-from debias.pipelines.loading.loader import annotated_loader
 from debias.pipelines.photometric import Augmenter
 from debias.train.detection import Detector, create_detector, initialise_detector
 from debias.train.detection.task import AP50, Detection
@@ -19,7 +18,7 @@ from debias.train.world import World
 
 from ..tellers import Checking, Teller
 from ..terminal import say_skipped
-from .setup import check_labels, check_objective, check_pixels
+from .setup import annotated_images, check_labels, check_objective, check_pixels, say_new
 
 if TYPE_CHECKING:
     from ..training_settings import TrainSettings
@@ -73,9 +72,7 @@ class DetectionRun:
         add_branches(detector.network, objective, layer_norm=settings.branch_layer_norm)
         if settings.init:
             new = initialise_detector(detector, settings.init, self.classes)
-            if new and self.world.leads:
-                start = "starts" if len(new) == 1 else "start"
-                self.teller.say(f"--init {settings.init}: {' and '.join(new)} {start} anew")
+            say_new(self.settings, self.world, self.teller, new)
         detector.to(self.world.device)
         outputs, single = read_black(detector)
         detector.detections(outputs)
@@ -90,7 +87,9 @@ class DetectionRun:
         # A policy moves pixels, and the boxes with them; what is left changes colours alone.
         policy, colours = settings.photometric.policy, replace(settings.photometric, policy="none")
         seed = settings.step.seed
-        return self._load(
+        return annotated_images(
+            settings,
+            world,
             self.images,
             model,
             data.batch_size // settings.step.batches,
@@ -116,23 +115,7 @@ class DetectionRun:
             progress=self._progress(),
         )
         self._tell(images)
-        return self._load(images, model, data.batch_size, train=False)
-
-    def _load(self, images: DetectionSet, model: Normalised, batch_size: int, **settings: Any) -> ImageLoader:
-        data, world = self.settings.data, self.world
-        return annotated_loader(
-            images.listing,
-            images.annotate,
-            model.spec.sides,
-            batch_size,
-            engine=data.engine,
-            device=world.device,
-            rank=world.rank,
-            world_size=world.size,
-            workers=data.workers,
-            interpolation=model.spec.interpolation,
-            **settings,
-        )
+        return annotated_images(self.settings, self.world, images, model, data.batch_size, train=False)
 
     def _progress(self) -> Checking | None:
         return Checking(self.teller) if self.world.leads else None

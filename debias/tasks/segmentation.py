@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from debias.pipelines import ImageLoader
-from debias.pipelines.loading.loader import annotated_loader
 from debias.pipelines.photometric import Augmenter
 from debias.pipelines.segmentation import SegmentationSet, list_segmentation
 from debias.train.models import Normalised
@@ -24,7 +23,7 @@ from debias.train.world import World
 from ..tellers import Checking, Teller
 from ..terminal import say_skipped
 from .classification import check_same_classes
-from .setup import check_labels, check_objective, check_pixels
+from .setup import annotated_images, check_labels, check_objective, check_pixels, say_new
 
 if TYPE_CHECKING:
     from ..training_settings import TrainSettings
@@ -69,10 +68,9 @@ class SegmentationRun:
         segmenter = create_segmenter(settings, len(self.classes), self.settings.segmentation)
         add_branches(segmenter.network, objective, layer_norm=settings.branch_layer_norm)
         if settings.init:
-            new = initialise_segmenter(segmenter, settings.init, self.classes)
-            if new and self.world.leads:
-                start = "starts" if len(new) == 1 else "start"
-                self.teller.say(f"--init {settings.init}: {' and '.join(new)} {start} anew")
+            say_new(
+                self.settings, self.world, self.teller, initialise_segmenter(segmenter, settings.init, self.classes)
+            )
         segmenter.to(self.world.device)
         single = check_segmenter(segmenter, len(self.classes))
         check_pixels(self.settings, self.world, single, None)  # DeepLab's pooling
@@ -114,21 +112,7 @@ class SegmentationRun:
             progress=Checking(self.teller) if self.world.leads else None,
         )
 
-    def _load(self, images: SegmentationSet, model: Normalised, batch_size: int, **settings: Any) -> ImageLoader:
-        data, world = self.settings.data, self.world
-        if world.leads:
+    def _load(self, images: SegmentationSet, model: Normalised, batch_size: int, **others: Any) -> ImageLoader:
+        if self.world.leads:
             say_skipped(images.bad)
-        return annotated_loader(
-            images.listing,
-            images.annotate,
-            model.spec.sides,
-            batch_size,
-            engine=data.engine,
-            device=world.device,
-            rank=world.rank,
-            world_size=world.size,
-            workers=data.workers,
-            interpolation=model.spec.interpolation,
-            strict=data.strict,
-            **settings,
-        )
+        return annotated_images(self.settings, self.world, images, model, batch_size, **others)

@@ -1,9 +1,10 @@
 """What a run needs from its task."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from debias.pipelines import ImageLoader
+from debias.pipelines.loading.loader import annotated_loader
 from debias.train.models import Normalised
 from debias.train.objectives import Objective
 from debias.train.task import Task
@@ -14,7 +15,7 @@ from ..tellers import Teller
 if TYPE_CHECKING:
     from ..training_settings import TrainSettings
 
-__all__ = ["TaskRun", "check_labels", "check_objective", "check_pixels"]
+__all__ = ["TaskRun", "annotated_images", "check_labels", "check_objective", "check_pixels", "say_new"]
 
 
 class TaskRun(Protocol):
@@ -42,6 +43,34 @@ class TaskRun(Protocol):
 
     def task(self) -> Task:
         """What the loop is told of the task."""
+
+
+def annotated_images(
+    settings: "TrainSettings", world: World, images: Any, model: Normalised, batch_size: int, **others: Any
+) -> ImageLoader:
+    """The loader of a listing with annotations, a `DetectionSet` or a `SegmentationSet`, for this process and model."""
+    data = settings.data
+    return annotated_loader(
+        images.listing,
+        images.annotate,
+        model.spec.sides,
+        batch_size,
+        engine=data.engine,
+        device=world.device,
+        rank=world.rank,
+        world_size=world.size,
+        workers=data.workers,
+        interpolation=model.spec.interpolation,
+        strict=data.strict,
+        **others,
+    )
+
+
+def say_new(settings: "TrainSettings", world: World, teller: Teller, new: Sequence[str]) -> None:
+    """Say which layers --init did not fill."""
+    if new and world.leads:
+        start = "starts" if len(new) == 1 else "start"
+        teller.say(f"--init {settings.model.init}: {' and '.join(new)} {start} anew")
 
 
 def check_objective(settings: "TrainSettings", *known: str) -> None:

@@ -6,19 +6,17 @@ so the images are kept without loss, as PNG. Boxes and masks stay what they are,
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from debias.pipelines import ImageLoader
 from debias.pipelines.loading.listing import Listing, list_files
-from debias.style_transfer.files import write_atomically
 
 from ...progress import Progress
-from ..corrupting import LIBRARY, SMALLEST, corrupted, library_version
+from ..corrupting import LIBRARY, SMALLEST, CellMaker, library_version
 from ..corruption_error import CORRUPTIONS, SEVERITIES
-from ..made import Pixels, Recipe, each_image, made_folder, once, source_digest
+from ..made import Pixels, Recipe, made_folder, once, source_digest
 
 __all__ = ["corrupted_cells", "said_of_corrupted"]
 
@@ -39,7 +37,7 @@ def corrupted_cells(source: ImageLoader, suite: str, sets: Path | None, seed: in
     total, done = (len(names) * count for count in (len(places), len(places) - len(missing)))
     with Progress(total, "corrupted images", done) as progress:
         for cell in missing:
-            once(places[cell], _Maker(source, names, *cell, seed, progress))
+            once(places[cell], CellMaker(source, names, *cell, seed, _png, progress))
     return {cell: _listed(place, names) for cell, place in places.items()}
 
 
@@ -47,25 +45,6 @@ def said_of_corrupted(seed: int) -> str:
     """How the images came about, for a protocol."""
     library = f"{LIBRARY} {library_version() or ''}".rstrip()
     return f"corruptions generated of them at that size by {library}, kept without loss, seed {seed}"
-
-
-@dataclass(frozen=True)
-class _Maker:
-    """Makes one cell in the folder that it is called with."""
-
-    source: ImageLoader
-    names: Sequence[str]
-    corruption: str
-    severity: int
-    seed: int
-    progress: Progress
-
-    def __call__(self, folder: Path) -> None:
-        for index, image in each_image(self.source):
-            key = f"{self.seed} {self.source.digests[index]}"
-            made = corrupted(image, self.corruption, self.severity, key)
-            write_atomically(folder / self.names[index], _png(made), durable=False)
-            self.progress.advance(note=f"{self.corruption}/{self.severity}")
 
 
 def _png(pixels: Pixels) -> bytes:

@@ -5,22 +5,20 @@ divides it: ImageNet-C's files come from other images, by another version of the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from debias.pipelines import ImageLoader
-from debias.style_transfer.files import write_atomically
 
 from ...progress import Progress
 from ..array_listing import is_row
 from ..baseline import read_baseline
 from ..cell import Answers, Cell
-from ..corrupting import LIBRARY, QUALITY, SMALLEST, corrupted, encode, library_version
+from ..corrupting import LIBRARY, QUALITY, SMALLEST, CellMaker, encode, library_version
 from ..corruption_error import CORRUPTIONS, SEVERITIES
 from ..corruption_folders import Cells, published_cells
 from ..corruption_measures import SUITE, CorruptionRows
 from ..labels import all_classes, image_classes
-from ..made import Recipe, each_image, list_made, made_folder, made_names, once, source_digest, source_images
+from ..made import Recipe, list_made, made_folder, made_names, once, source_digest, source_images
 from ..measure import Measure
 from . import Request
 
@@ -99,27 +97,8 @@ def _made_cells(request: Request) -> Cells:
     total, done = (len(names) * count for count in (len(places), len(places) - len(missing)))
     with Progress(total, "corrupted images", done) as progress:
         for cell in missing:
-            once(places[cell], _Maker(source, names, *cell, request.seed, progress))
+            once(places[cell], CellMaker(source, names, *cell, request.seed, encode, progress))
     return {cell: list_made(place, names) for cell, place in places.items()}
-
-
-@dataclass(frozen=True)
-class _Maker:
-    """Makes one cell in the folder that it is called with."""
-
-    source: ImageLoader
-    names: Sequence[str]
-    corruption: str
-    severity: int
-    seed: int
-    progress: Progress
-
-    def __call__(self, folder: Path) -> None:
-        for index, image in each_image(self.source):
-            key = f"{self.seed} {self.source.digests[index]}"
-            made = corrupted(image, self.corruption, self.severity, key)
-            write_atomically(folder / self.names[index], encode(made), durable=False)
-            self.progress.advance(note=f"{self.corruption}/{self.severity}")
 
 
 def _source(request: Request) -> tuple[ImageLoader, Recipe]:

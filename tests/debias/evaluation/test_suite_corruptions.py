@@ -12,7 +12,7 @@ from networks import seeded
 from pictures import picture
 from torch import nn
 
-from debias.evaluation import evaluate, evaluator
+from debias.evaluation import corrupting, evaluate, evaluator
 from debias.evaluation.corruption_error import CORRUPTIONS, SEVERITIES
 from debias.evaluation.results import Results
 from debias.evaluation.subject import Subject
@@ -50,7 +50,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
         shade = (CORRUPTIONS.index(corruption) * 5 + severity) * 3 % 256
         return np.roll(image, shade, axis=1) ^ np.uint8(shade)
 
-    monkeypatch.setattr(corruptions, "corrupted", corrupted)
+    monkeypatch.setattr(corrupting, "corrupted", corrupted)
     monkeypatch.setattr(corruptions, "library_version", lambda: "1.2.3")
     return seen
 
