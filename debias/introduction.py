@@ -27,7 +27,8 @@ def introduction(
     """What is trained on what, a line each; and lines for what its user may not have meant."""
     branches = branch_batchnorm.branches(model)
     yield f"{settings.objective.objective} on {settings.model.model}, BatchNorm branches: {', '.join(branches)}"
-    yield f"{counted(len(loader.listing), 'image')} of {len(loader.classes)} classes at {model.spec.said_pixels} pixels"
+    images, classes = counted(len(loader.listing), "image"), counted(len(loader.classes), "class")
+    yield f"{images} of {classes} at {model.spec.said_pixels} pixels"
     if validation is None and settings.data.val == NO_VALIDATION:
         pass
     elif validation is None:

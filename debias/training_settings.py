@@ -18,6 +18,7 @@ from debias.train.optimization import Optimization, lr_stages
 from debias.train.training import StepSettings
 
 from .cut_batch import CutBatch
+from .detection_settings import DetectionSettings
 from .objective_settings import ObjectiveSettings, flag, in_use
 from .segmentation_settings import SegmentationSettings
 from .tasks import TASKS
@@ -88,15 +89,17 @@ class TrainSettings:
     optimization: Optimization = field(default_factory=Optimization)
     step: StepSettings = field(default_factory=StepSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
+    detection: DetectionSettings = field(default_factory=DetectionSettings)
     segmentation: SegmentationSettings = field(default_factory=SegmentationSettings)
     device: str = "cpu"
     task: str = "classification"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "step", self.step.on(self.device))  # a run records what it computes in
-        given = [name for name, value in asdict(self.segmentation).items() if value is not None]
-        if given and self.task != "segmentation":
-            raise ValueError(f"{flag(given[0])} is for --task segmentation; leave it out")
+        for other in self._other_tasks():
+            for name, value in asdict(getattr(self, other)).items():
+                if value is not None:
+                    raise ValueError(f"{flag(name)} is for --task {other}; leave it out")
         TASKS[self.task].check(self)
         self._check_copies()
         objective = self.make_objective()  # which checks its own settings
@@ -129,6 +132,10 @@ class TrainSettings:
         made_before = self.data.stylized_data is not None
         return CutBatch(self.data.batch_size, self.make_objective(), self.step, processes, made_before)
 
+    def _other_tasks(self) -> tuple[str, ...]:
+        """The groups of settings that are for another task."""
+        return tuple(group.name for group in fields(self) if group.name in TASKS and group.name != self.task)
+
     def _check_copies(self) -> None:
         """Refuse flags that stylised copies made before cannot follow."""
         where, copies = self.data.stylized_data, self.data.copies if self.objective.uses_stylizer else None
@@ -152,10 +159,9 @@ class TrainSettings:
         """
         flat: dict[str, Any] = {}
         for group in fields(self):
-            if group.name in TASKS and group.name != self.task:
-                continue  # settings of another task
-            value = getattr(self, group.name)
-            flat |= {group.name: value} if isinstance(value, str) else asdict(value)
+            if group.name not in self._other_tasks():
+                value = getattr(self, group.name)
+                flat |= {group.name: value} if isinstance(value, str) else asdict(value)
         parts = self.make_objective().parts
         used = {name: in_use(parts, name) for name in asdict(self.objective) if flat[name] is None}
         copies = self.data.copies

@@ -5,7 +5,8 @@ whole run, metrics.jsonl must hold each step once, and it must have gone on at m
 beginning at zero would end with the same weights, so that is told by the lines of the steps before, which stay as they
 were with their timings.
 
-The slow test has 20 cases for each of four objectives and 0 and 2 workers. A line for each goes to the file that
+The slow test has 20 cases for each of four objectives of a classifier, and for a detector and a segmenter, with 0 and
+2 workers. A line for each goes to the file that
 DEBIAS_KILL_RESULTS names (in the folder for temporary files without it), with a digest of the code: run again, the test
 goes on with those that are not there yet. A fifth of the cases is killed while a checkpoint is being written.
 
@@ -360,9 +361,14 @@ def alive(pid: int) -> bool:
     ids=str,
 )
 def test_killed_once(case: Case, trainings: Trainings) -> None:
-    if case.task == "detection":
-        pytest.importorskip("pycocotools", reason="the extra detection is not installed")
+    needs(case.task)
     print(trainings.run(case))
+
+
+def needs(task: str) -> None:
+    """Skip where the task's extra is missing."""
+    if task == "detection":
+        pytest.importorskip("pycocotools", reason="the extra detection is not installed")
 
 
 def test_beginning_at_zero_is_found_out(trainings: Trainings) -> None:
@@ -390,9 +396,14 @@ def engine_of(workers: int, number: int) -> str:
     return "dali" if dali else "torchvision"
 
 
+TRAINED = [
+    *(("classification", objective) for objective in OBJECTIVES),
+    ("detection", "det-advprop+debiased"),
+    ("segmentation", "advprop+debiased"),
+]
 CASES = [
-    [Case(objective, workers, number, engine_of(workers, number)) for number in range(KILLS)]
-    for objective in OBJECTIVES
+    [Case(objective, workers, number, engine_of(workers, number), task) for number in range(KILLS)]
+    for task, objective in TRAINED
     for workers in WORKERS
 ]
 
@@ -427,8 +438,9 @@ class Results:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cases", CASES, ids=lambda cases: f"{cases[0].objective}-{cases[0].workers}")
+@pytest.mark.parametrize("cases", CASES, ids=lambda cases: f"{cases[0].task}-{cases[0].objective}-{cases[0].workers}")
 def test_killed_at_random_moments(cases: list[Case], trainings: Trainings) -> None:
+    needs(cases[0].task)
     results = Results()
     for case in cases:
         if case in results.done():

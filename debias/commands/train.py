@@ -15,6 +15,7 @@ from debias.train.models import ModelSettings
 from debias.train.optimization import Optimization
 from debias.train.training import StepSettings
 
+from ..detection_settings import DetectionSettings
 from ..objective_settings import ObjectiveSettings
 from ..options import check_device, dry_run_option, options, picked, print_settings
 from ..presets import PRESETS
@@ -33,6 +34,7 @@ GROUPS = (  # in the order of the fields of TrainSettings
     Optimization,
     StepSettings,
     LoopSettings,
+    DetectionSettings,
     SegmentationSettings,
 )
 
@@ -55,6 +57,7 @@ GROUPS = (  # in the order of the fields of TrainSettings
 @options(Optimization)
 @options(LoopSettings)
 @options(StepSettings)
+@options(DetectionSettings)
 @options(SegmentationSettings)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on with the run that --out holds.")

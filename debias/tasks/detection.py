@@ -1,6 +1,6 @@
 """`--task detection`: boxes around objects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,10 +44,7 @@ class DetectionRun:
 
     def __init__(self, settings: "TrainSettings", world: World, teller: Teller) -> None:
         self.settings, self.world, self.teller = settings, world, teller
-        data = settings.data
-        self.images = list_detection(
-            data.data, "train", strict=data.strict, threads=data.workers, progress=self._progress()
-        )
+        self.images = self._list(settings.data.data, "train", settings.detection.keep_classes)
         self.classes = self.images.classes
         self.detector: Detector | None = None
 
@@ -106,19 +103,25 @@ class DetectionRun:
         data = self.settings.data
         if data.validation is None:
             return None
-        images = list_detection(
-            data.validation,
-            "val",
-            classes=self.classes,
-            strict=data.strict,
-            threads=data.workers,
-            progress=self._progress(),
-        )
+        # Where some classes are kept, boxes of the others are passed over; else a class that is new here is a mistake.
+        keep = self.classes if self.settings.detection.keep_classes else None
+        images = self._list(data.validation, "val", keep, self.classes)
         self._tell(images)
         return annotated_images(self.settings, self.world, images, model, data.batch_size, train=False)
 
-    def _progress(self) -> Checking | None:
-        return Checking(self.teller) if self.world.leads else None
+    def _list(
+        self, source: str, split: str, keep: str | Sequence[str] | None, classes: Sequence[str] | None = None
+    ) -> DetectionSet:
+        data = self.settings.data
+        return list_detection(
+            source,
+            split,
+            keep,
+            classes=classes,
+            strict=data.strict,
+            threads=data.workers,
+            progress=Checking(self.teller) if self.world.leads else None,
+        )
 
     def _tell(self, images: DetectionSet) -> None:
         """Name what is left out."""

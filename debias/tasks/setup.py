@@ -62,6 +62,7 @@ def annotated_images(
         workers=data.workers,
         interpolation=model.spec.interpolation,
         strict=data.strict,
+        truths=images.digest,
         **others,
     )
 

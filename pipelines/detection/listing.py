@@ -1,8 +1,10 @@
 """`list_detection`: a VOC or COCO folder as a listing of usable images, with the boxes of each."""
 
+import hashlib
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -59,6 +61,14 @@ class DetectionSet:
         """Return how many objects each class has; ignored ones are not counted."""
         number = torch.bincount(self._rows.labels[~self._rows.ignored], minlength=len(self.classes)).tolist()
         return dict(zip(self.classes, number, strict=True))
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of what is true of the images: class names, and every box with what belongs to it."""
+        digest = hashlib.sha256("\0".join(self.classes).encode())
+        for values in (torch.from_numpy(self._starts), *self._rows):
+            digest.update(b"\0" + values.numpy().tobytes())
+        return digest.hexdigest()
 
     def annotate(self, usable: Scan) -> Callable[[Draws], Boxes]:
         """Return what makes the targets of a batch from its draws, for a loader over the images `usable`.
@@ -126,7 +136,8 @@ def list_detection(
     judged = [judge(images[index], shapes[images[index].file], number, kept) for index in good]
     bad_boxes = [*found.bad, *(box for each in judged for box in each.bad)]
     boxes = sum(len(each.rows) for each in judged)
-    _refuse(bad_boxes, boxes + len(bad_boxes), "boxes", found.root, strict, usable=boxes)
+    what = "boxes" if keep is None else f"boxes of {_some(names)}"
+    _refuse(bad_boxes, boxes + len(bad_boxes), what, found.root, strict, usable=boxes)
     return _joined(listing.select(good), judged, [images[index] for index in good], shapes, ids, bad, bad_boxes)
 
 

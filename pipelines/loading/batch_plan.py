@@ -54,6 +54,7 @@ class BatchPlan:
     augment_second: Augment | None = None
     annotate: Annotate | None = None
     augment_both: AugmentBoth | None = None
+    truths: str = ""  # a digest of what `annotate` knows
 
     @property
     def blocks(self) -> int:

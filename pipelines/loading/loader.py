@@ -153,6 +153,7 @@ def annotated_loader(
     progress: Callable[[int, int], None] | None = None,
     augment: Augment | None = None,
     augment_both: AugmentBoth | None = None,
+    truths: str = "",
 ) -> "ImageLoader":
     """Return what `image_loader` does for samples whose `Batch.labels` are boxes, masks or other `Annotations`.
 
@@ -160,7 +161,8 @@ def annotated_loader(
     window of the upright image was cut, to what it was resized and whether it was flipped, so that boxes and masks
     can follow. `size` is (height, width). `train=True` cuts a random window (share `scale` of the area, aspect in
     `ratio`); `train=False` shows the whole image, resized to `size` whatever its aspect. `augment_both` is called with
-    images, targets, indices and epoch, after `augment`, and returns images and targets.
+    images, targets, indices and epoch, after `augment`, and returns images and targets. `truths` is a digest of what
+    `annotate` knows, without which `load_state_dict` goes on with other boxes or masks.
     """
     _check(size, batch_size, train, seed, rank, world_size, workers)
     check_interpolation(interpolation)
@@ -174,6 +176,7 @@ def annotated_loader(
         augment=augment,
         annotate=annotate(found),
         augment_both=augment_both,
+        truths=truths,
     )
     return ImageLoader(
         found,
@@ -219,6 +222,7 @@ class ImageLoader:
         self._order = None if order is None else _checked_order(order, len(self.listing))
         # Names, labels and sizes, and the bytes: an image may be replaced by another of its size.
         self._digest = hashlib.sha256("\n".join((self.listing.digest, *found.digests)).encode()).hexdigest()
+        self._truths = plan.truths
         self.epoch = 0
         self._done = 0  # global steps of this epoch that were handed out
         self._first = 0  # where the next pass begins: above 0 only after load_state_dict
@@ -294,12 +298,13 @@ class ImageLoader:
             "batch_size": self.batch_size,
             "images": len(self.listing),
             "digest": self._digest,
+            "truths": self._truths,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved position; the next pass gives the rest of that epoch. The world size may differ.
 
-        Raises ValueError where the seed, the batch size or the images are not those of the state.
+        Raises ValueError where the seed, the batch size, the images or their truths are not those of the state.
         """
         mine = self.state_dict()
         for key, name in (("seed", "--seed"), ("batch_size", "--batch-size")):
@@ -311,6 +316,10 @@ class ImageLoader:
             counts = f"{state.get('images', 'others')} then, {mine['images']} now"
             raise ValueError(
                 f"cannot resume: the images of --data have changed ({counts}); use what the run began with"
+            )
+        if state.get("truths", "") != self._truths:
+            raise ValueError(
+                "cannot resume: the boxes, masks or class names of --data have changed; use what the run began with"
             )
         self.epoch = int(state["epoch"])
         self._first = self._done = int(state["batches"])

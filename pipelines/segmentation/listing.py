@@ -8,6 +8,7 @@ Class names are the lines of DATA/classes.txt, in the order of their numbers; el
 up to the highest in the masks that are listed. 255 is no class, and `ignore` may name another number that is none.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from .targets import PixelTargets
 
 __all__ = ["SegmentationSet", "list_segmentation", "segmentation_splits"]
 
-VERSION = 1  # of the verdicts on masks: raise it when `masks` judges otherwise
+VERSION = 2  # of the verdicts on masks: raise it when `masks` judges otherwise
 BACKGROUND = "background"  # a class of this name lends no texture
 CLASSES = "classes.txt"
 VOC_CLASSES = (
@@ -49,7 +50,8 @@ class _Layout(NamedTuple):
 class SegmentationSet:
     """Images with usable masks. `listing` has the images, whose labels are all 0; `bad` are the files left out.
 
-    `masks` has the mask of each image, in the order of `listing`.
+    `masks` has the mask of each image, in the order of `listing`. `digest` is the sha256 of what is true of the images:
+    class names, the bytes of every mask, and the number that is ignored.
     """
 
     listing: Listing
@@ -57,6 +59,7 @@ class SegmentationSet:
     classes: tuple[str, ...]
     ignore: int | None
     bad: tuple[BadFile, ...]
+    digest: str
 
     @property
     def background(self) -> int | None:
@@ -136,7 +139,13 @@ def list_segmentation(
     if bad and (strict or not good):
         _refuse(layout, bad, len(good) + len(bad), bool(good))
     paths = tuple(Path(masks.path(place)) for place in good)
-    return SegmentationSet(replace(images.select(good), classes=known), paths, known, ignore, tuple(bad))
+    digest = _digest(known, ignore, [facts[place] for place in good])
+    return SegmentationSet(replace(images.select(good), classes=known), paths, known, ignore, tuple(bad), digest)
+
+
+def _digest(classes: Sequence[str], ignore: int | None, facts: Sequence[MaskFacts | str]) -> str:
+    masks = [fact.digest for fact in facts if isinstance(fact, MaskFacts)]
+    return hashlib.sha256("\0".join((*classes, f"ignore {ignore}", *masks)).encode()).hexdigest()
 
 
 def segmentation_splits(data: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ A mask is an image of one channel whose values are class numbers: 8-bit grey, a 
 VOC), two colours, or 16 bits. The value 255 is no class, nor is the one that `ignore` names.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -23,21 +24,22 @@ LOSSY = ("JPEG", "MPO")
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """A readable mask: `height` and `width` upright, and which of the values 0 ... 255 it has."""
+    """A readable mask: `height` and `width` upright, which of the values 0 ... 255 it has, the sha256 of its bytes."""
 
     height: int
     width: int
     values: tuple[int, ...]
+    digest: str
 
     def row(self) -> tuple[int | str, ...]:
         """Plain values, for `verdicts`."""
-        return self.height, self.width, " ".join(map(str, self.values))
+        return self.height, self.width, " ".join(map(str, self.values)), self.digest
 
     @classmethod
     def of_row(cls, row: list[Any]) -> Self:
         """The facts with that row."""
-        height, width, values = row
-        return cls(int(height), int(width), tuple(int(value) for value in str(values).split()))
+        height, width, values, digest = row
+        return cls(int(height), int(width), tuple(int(value) for value in str(values).split()), str(digest))
 
 
 def inspect_mask(data: bytes) -> MaskFacts:
@@ -45,7 +47,7 @@ def inspect_mask(data: bytes) -> MaskFacts:
     values = mask_values(data)
     found = tuple(np.bincount(values.reshape(-1), minlength=256).nonzero()[0].tolist())
     height, width = values.shape
-    return MaskFacts(height, width, found)
+    return MaskFacts(height, width, found, hashlib.sha256(data).hexdigest())
 
 
 def mask_values(data: bytes) -> Mask:

