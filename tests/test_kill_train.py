@@ -44,6 +44,7 @@ WORKERS = (0, 2)
 KILLS = 20
 IMAGES, BATCH, EPOCHS, SAVE_EVERY = 100, 8, 2, 5
 STEPS = EPOCHS * (IMAGES // BATCH)
+DETECTOR_STEPS = EPOCHS * 6  # which are ten times slower
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
 
@@ -130,6 +131,10 @@ class Case:
     engine: str = "torchvision"
     task: str = "classification"
 
+    @property
+    def steps(self) -> int:
+        return DETECTOR_STEPS if self.task == "detection" else STEPS
+
     def arguments(self, data: Path, out: Path) -> list[str]:
         given = {
             "data": data / self.task,
@@ -139,6 +144,7 @@ class Case:
             "size": 32,
             "batch-size": BATCH,
             "epochs": EPOCHS,
+            "steps": self.steps // EPOCHS,
             "save-every": SAVE_EVERY,
             "log-every": 1,
             "workers": self.workers,
@@ -161,6 +167,7 @@ class Whole:
     weights: str
     best: str
     lines: list[dict[str, Any]]
+    steps: int
     seconds: float  # of a step
 
 
@@ -222,7 +229,7 @@ class Trainings:
             times = [line["images_per_second"] for line in map(json.loads, read_lines(out)) if line["split"] == "train"]
             seconds = BATCH * sum(1 / value for value in times) / len(times)
             self._wholes[key] = Whole(
-                digest(out / "model.safetensors"), digest(best_of(out)), without_speed(out), seconds
+                digest(out / "model.safetensors"), digest(best_of(out)), without_speed(out), case.steps, seconds
             )
         return self._wholes[key]
 
@@ -236,7 +243,7 @@ class Trainings:
 
     def kill(self, case: Case, out: Path, draw: random.Random) -> Killed | None:
         """Start the run and kill it at a random moment; None where it ended first."""
-        at, wait = draw.randrange(STEPS + 1), draw.random() * self.whole(case).seconds
+        at, wait = draw.randrange(case.steps + 1), draw.random() * self.whole(case).seconds
         aimed = case.number % 5 == 4  # at a checkpoint that is being written
         pid = self.forks.start(case.arguments(self.data, out), out.with_suffix(".log"))
         while last_step(out) < at and alive(pid):
@@ -287,7 +294,7 @@ def trainings(data: Path, tmp_path_factory: pytest.TempPathFactory, forks: Forks
 
 def check(killed: Killed, printed: str, out: Path, whole: Whole) -> int:
     """The step at which a killed run went on. Raises AssertionError unless it ended as the whole one."""
-    told = re.search(rf"^going on at step (\d+) of {STEPS}$", printed, re.MULTILINE)
+    told = re.search(rf"^going on at step (\d+) of {whole.steps}$", printed, re.MULTILINE)
     went_on = int(told[1]) if told else 0
     assert killed.step - SAVE_EVERY <= went_on <= killed.step
     lines = read_lines(out)
