@@ -74,6 +74,12 @@ class Normalised(nn.Module):
         logits: Logits = self.network((images - self.mean) / self.std)
         return logits
 
+    def normalise_as(self, spec: InputSpec) -> None:
+        """Take mean, std and interpolation of `spec`; the size stays."""
+        self.spec = replace(self.spec, mean=spec.mean, std=spec.std, interpolation=spec.interpolation)
+        for buffer, values in ((self.mean, spec.mean), (self.std, spec.std)):
+            buffer.copy_(torch.tensor(values).view(1, 3, 1, 1))
+
 
 @dataclass(frozen=True)
 class ModelSettings:

@@ -12,10 +12,10 @@ import math
 import re
 import warnings
 from argparse import Namespace
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -31,7 +31,7 @@ from debias.style_transfer.weights import read_state
 from . import branch_batchnorm
 
 if TYPE_CHECKING:
-    from .models import Normalised  # which imports this module
+    from .models import ModelSettings, Normalised  # which imports this module
 
 __all__ = [
     "Card",
@@ -42,6 +42,7 @@ __all__ = [
     "find_card",
     "has_layer_norms",
     "load_model",
+    "load_network",
     "read_card",
     "read_size",
     "read_weights",
@@ -49,6 +50,8 @@ __all__ = [
     "unwrapped",
     "weights_path",
 ]
+
+N = TypeVar("N", bound="Normalised")
 
 IN_RUN = "model.safetensors"  # its name in a run folder
 Size = int | tuple[int, int]
@@ -177,30 +180,48 @@ def read_card(path_or_run: str | Path) -> Card:
 
 
 def load_model(path_or_run: str | Path, *, model: str | None = None) -> tuple["Normalised", Card]:
+    """The classifier of a run folder or a `model.safetensors`, as `load_network` has it."""
+    from .models import create
+
+    return load_network(path_or_run, "classification", create, model=model)
+
+
+def load_network(
+    path_or_run: str | Path,
+    task: str,
+    create: Callable[["ModelSettings", int], N],
+    *,
+    model: str | None = None,
+    unused: str | None = None,
+) -> tuple[N, Card]:
     """Build the network of a run folder or a `model.safetensors`, with all its branches, in eval mode on the CPU.
 
-    `model` names the network where the card names code of your own, `pkg.module:factory`: a file does not choose what
-    is imported. torch's random numbers stay where they were. Raises ValueError, one line that names the file.
+    `create` makes one for so many classes from the name and the size. `model` names it where the card names code of
+    your own, `pkg.module:factory`: a file does not choose what is imported. Weights below `unused` are left out.
+    torch's random numbers stay where they were. Raises ValueError, one line that names the file.
     """
-    from .models import ModelSettings, Normalised, create, is_own_code
+    from .models import ModelSettings, is_own_code
 
     path = weights_path(path_or_run)
     card = read_card(path)
-    if card.task != "classification":
-        raise ValueError(f"{path}: its network is for {card.task}, not for classification")
-    if model is None and is_own_code(card.model):
+    if card.task != task:
+        raise ValueError(f"{path}: its network is for {card.task}, not for {task}")
+    if model is None and is_own_code(card.model.partition(":")[2] if task == "detection" else card.model):
         raise ValueError(f"{path}: its network is code, which no file may start; name it with --model {card.model}")
     card = replace(card, model=model or card.model)
-    state = read_state(path)
+    state = {key: value for key, value in read_state(path).items() if unused is None or not key.startswith(unused)}
     try:
         with torch.random.fork_rng(devices=[]):
-            network = create(ModelSettings(card.model, size=card.spec.size), len(card.classes)).network
+            made = create(ModelSettings(card.model, size=card.spec.size), len(card.classes))
         if card.branches:
-            branch_batchnorm.convert(network, card.branches, layer_norm=has_layer_norms(network, state))
-        fill(network, state)
+            norms = has_layer_norms(made.network, state)
+            branch_batchnorm.convert(made.network, card.branches, layer_norm=norms)
+        fill(made.network, state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Normalised(network, card.spec, card.model).eval(), card
+    made.spec = card.spec
+    made.normalise_as(card.spec)
+    return made.eval(), card
 
 
 def weights_path(path_or_run: str | Path) -> Path:

@@ -18,21 +18,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from debias.style_transfer.weights import read_state
-from debias.train import branch_batchnorm
-from debias.train.models import PRETRAINED, ModelSettings, check_finite, init_path, is_own_code, published
+from debias.train.models import PRETRAINED, ModelSettings, check_finite, init_path, published
 from debias.train.weights_file import (
     Card,
     InputSpec,
     fill,
     find_card,
-    has_layer_norms,
-    read_card,
+    load_network,
     read_weights,
-    weights_path,
 )
 
 from .backbones import make_body
@@ -70,7 +65,7 @@ def create_detector(settings: ModelSettings, classes: int) -> Detector:
         raise ValueError(f"--model {settings.model} cannot be told --dropout; leave that out")
     made = _create(kind, name, settings, classes)
     if known is not None:
-        _normalise_as(made, known.spec)
+        made.normalise_as(known.spec)
     return made
 
 
@@ -92,12 +87,6 @@ def _create(kind: str, name: str, settings: ModelSettings, classes: int) -> Dete
     if kind == "fcos":
         return FCOSDetector(fcos(body, classes), spec, f"fcos:{name}")
     return RetinaNetDetector(retinanet(body, classes, v2=kind == "retinanet_v2"), spec, f"{kind}:{name}")
-
-
-def _normalise_as(detector: Detector, spec: InputSpec) -> None:
-    detector.spec = replace(detector.spec, mean=spec.mean, std=spec.std, interpolation=spec.interpolation)
-    for name, values in (("mean", spec.mean), ("std", spec.std)):
-        getattr(detector, name).copy_(torch.tensor(values).view(1, 3, 1, 1))
 
 
 def initialise_detector(detector: Detector, source: str | Path, classes: Sequence[str]) -> list[str]:
@@ -125,30 +114,8 @@ def initialise_detector(detector: Detector, source: str | Path, classes: Sequenc
 
 
 def load_detector(path_or_run: str | Path, *, model: str | None = None) -> tuple[Detector, Card]:
-    """Build the detector of a run folder or a `model.safetensors`, with all its branches, in eval mode on the CPU.
-
-    `model` names it where the card names code of your own: a file does not choose what is imported. torch's random
-    numbers stay where they were. Raises ValueError, one line that names the file.
-    """
-    path = weights_path(path_or_run)
-    card = read_card(path)
-    if card.task != "detection":
-        raise ValueError(f"{path}: its network is for {card.task}, not for detection")
-    if model is None and is_own_code(card.model.partition(":")[2]):
-        raise ValueError(f"{path}: its backbone is code, which no file may start; name it with --model {card.model}")
-    card = replace(card, model=model or card.model)
-    state = read_state(path)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            detector = create_detector(ModelSettings(card.model, size=card.spec.size), len(card.classes))
-        if card.branches:
-            norms = has_layer_norms(detector.network, state)
-            branch_batchnorm.convert(detector.network, card.branches, layer_norm=norms)
-        fill(detector.network, state)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    _normalise_as(detector, card.spec)
-    return detector.eval(), card
+    """The detector of a run folder or a `model.safetensors`, as `load_network` has it."""
+    return load_network(path_or_run, "detection", create_detector, model=model)
 
 
 def _published(detector: Detector) -> Mapping[str, Tensor]:

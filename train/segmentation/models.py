@@ -21,8 +21,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from debias.style_transfer import Images
-from debias.style_transfer.weights import read_state
-from debias.train import branch_batchnorm
 from debias.train.models import (
     PRETRAINED,
     ModelSettings,
@@ -39,11 +37,9 @@ from debias.train.weights_file import (
     InputSpec,
     fill,
     find_card,
-    has_layer_norms,
-    read_card,
+    load_network,
     read_weights,
     unwrapped,
-    weights_path,
 )
 
 __all__ = [
@@ -191,29 +187,8 @@ def initialise_segmenter(segmenter: Segmenter, source: str | Path, classes: Sequ
 
 
 def load_segmenter(path_or_run: str | Path, *, model: str | None = None) -> tuple[Segmenter, Card]:
-    """Build the segmenter of a run folder or a `model.safetensors`, with all its branches, in eval mode on the CPU.
-
-    An auxiliary head is left out: it served the training. `model` names the network where the card names code of your
-    own: a file does not choose what is imported. torch's random numbers stay where they were. Raises ValueError, one
-    line that names the file.
-    """
-    path = weights_path(path_or_run)
-    card = read_card(path)
-    if card.task != "segmentation":
-        raise ValueError(f"{path}: its network is for {card.task}, not for segmentation")
-    if model is None and is_own_code(card.model):
-        raise ValueError(f"{path}: its network is code, which no file may start; name it with --model {card.model}")
-    card = replace(card, model=model or card.model)
-    state = {key: value for key, value in read_state(path).items() if not key.startswith(f"{AUX}.")}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            network = create_segmenter(ModelSettings(card.model, size=card.spec.size), len(card.classes)).network
-        if card.branches:
-            branch_batchnorm.convert(network, card.branches, layer_norm=has_layer_norms(network, state))
-        fill(network, state)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return Segmenter(network, card.spec, card.model).eval(), card
+    """The segmenter of a run folder or a `model.safetensors`, as `load_network` has it, without an auxiliary head."""
+    return load_network(path_or_run, "segmentation", create_segmenter, model=model, unused=f"{AUX}.")
 
 
 def _fill_backbone(segmenter: Segmenter, state: Mapping[str, Tensor]) -> list[str]:
