@@ -20,6 +20,15 @@ from .objects import Annotated, AnnotatedSet, BadBox, Judged, Objects, judge, ta
 
 __all__ = ["DetectionSet", "detection_splits", "list_detection"]
 
+ONE_CLASS = (  # that VOC and COCO name differently
+    ("aeroplane", "airplane"),
+    ("diningtable", "dining table"),
+    ("motorbike", "motorcycle"),
+    ("pottedplant", "potted plant"),
+    ("sofa", "couch"),
+    ("tvmonitor", "tv"),
+)
+
 
 @dataclass(frozen=True, eq=False)
 class DetectionSet:
@@ -116,9 +125,10 @@ def list_detection(
 
     `keep` are the names of the classes to keep ("a,b" is two): the others are passed over, and images without any of
     these stay as background. `classes` numbers the labels as a trained model does, and a box of another class is bad;
-    by itself a VOC folder has the sorted names of all its files, and COCO its categories by id. Bad images and bad
-    boxes are left out and named; with `strict`, or where nothing is usable, a ValueError lists them. `threads=0` takes
-    one per CPU; `progress` gets (files done, files in all).
+    VOC's names for COCO's classes, and COCO's for VOC's, are known then ("aeroplane" is "airplane"). By itself a VOC
+    folder has the sorted names of all its files, and COCO its categories by id. Bad images and bad boxes are left out
+    and named; with `strict`, or where nothing is usable, a ValueError lists them. `threads=0` takes one per CPU;
+    `progress` gets (files done, files in all).
     """
     found = read_annotations(data, split)
     names, ids = _classes(found, keep, classes, data)
@@ -132,7 +142,9 @@ def list_detection(
     _refuse(bad, len(found.images), "images", found.root, strict)
     good = [index for index, image in enumerate(images) if image.file not in left_out]
     number = {name: index for index, name in enumerate(names)}
-    kept = None if keep is None else set(names)
+    if classes is not None:
+        number = _by_either_name(number)
+    kept = None if keep is None else set(number)
     judged = [judge(images[index], shapes[images[index].file], number, kept) for index in good]
     bad_boxes = [*found.bad, *(box for each in judged for box in each.bad)]
     boxes = sum(len(each.rows) for each in judged)
@@ -185,6 +197,12 @@ def _classes(
     for name in names:
         ids.setdefault(name, max(ids.values(), default=0) + 1)
     return names, tuple(ids[name] for name in names)
+
+
+def _by_either_name(number: dict[str, int]) -> dict[str, int]:
+    """The labels also under the name that the other of VOC and COCO has for a class."""
+    either = [*ONE_CLASS, *((coco, voc) for voc, coco in ONE_CLASS)]
+    return {other: number[name] for name, other in either if name in number} | number
 
 
 def _some(names: Collection[str]) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from debias.pipelines.detection import BadBox, detection_splits, list_detection
 from debias.pipelines.detection.layout import is_detection
+from debias.pipelines.detection.listing import ONE_CLASS
 from debias.pipelines.loading.scan import BadFile
 
 
@@ -213,6 +214,18 @@ def test_the_classes_of_a_model_number_the_labels(voc: Path) -> None:
     assert found.counts() == {"dog": 0, "cat": 2, "bee": 3}
     assert {box.reason for box in found.bad_boxes} == {"unknown class 'ant'"}
     assert list_detection(voc, "train", ("dog", "cat", "bee"), classes=("dog", "cat", "bee")).bad_boxes == ()
+
+
+@pytest.mark.parametrize(("there", "known"), [*ONE_CLASS, *((coco, voc) for voc, coco in ONE_CLASS)])
+def test_classes_of_coco_are_found_under_the_names_of_voc(there: str, known: str, voc: Path) -> None:
+    for path in (voc / "Annotations").iterdir():
+        path.write_text(path.read_text().replace(">ant<", f">{there}<"))
+    labels = list_detection(voc, "train", classes=("zebra", known), keep=("zebra", known)).counts()
+    assert labels == {"zebra": 0, known: 3}
+    both = list_detection(voc, "train", classes=(there, known), keep=(there, known)).counts()
+    assert both == {there: 3, known: 0}  # a name of its own goes before
+    with pytest.raises(ValueError, match=f"no class '{known}'"):
+        list_detection(voc, "train", keep=known)  # of data by themselves the names are as they are
 
 
 # --- bad boxes ------------------------------------------------------------------------------------------------------
