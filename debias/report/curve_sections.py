@@ -8,7 +8,7 @@ from ..objective_settings import OF_OBJECTIVE
 from ..wording import counted, said_metric
 from .entries import Entry, Row
 from .pictures import Curve, key, line_plot, mark
-from .series import CORRUPTED, TOP1, Severities, corruption_table, severities, thinned, training_views
+from .series import TOP1, Severities, corruption_table, is_severity, severities, thinned, training_views
 
 __all__ = ["corruptions_sections", "other_settings", "training_section"]
 
@@ -84,12 +84,7 @@ def _mixture(able: Sequence[Row], uncommon: int) -> str:
     told = []
     if uncommon:
         told.append(f"{counted(uncommon, 'corruption')} that not every network was measured on stay out of the mean.")
-    made = {
-        number.measure.protocol
-        for row in able
-        for number in row.numbers.values()
-        if number.measure.suite in CORRUPTED and "/" in number.measure.cell
-    }
+    made = {number.measure.protocol for row in able for number in row.numbers.values() if is_severity(number.measure)}
     if len(made) > 1:
         told.append("The protocols differ between networks, as the notes say: compare no curve with another.")
     return " ".join(told)

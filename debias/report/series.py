@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from debias.train.records import Line
 
+from ..evaluation.measure import Measure
 from .entries import Row
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Point",
     "Severities",
     "corruption_table",
+    "is_severity",
     "severities",
     "thinned",
     "training_views",
@@ -60,6 +62,12 @@ class Severities:
         return points if math.isnan(self.clean) else [(0.0, self.clean), *points]
 
 
+def is_severity(measure: Measure) -> bool:
+    """Whether it is a point of a curve over severity, `fog/3` say; of detectors AP is, and not AP50."""
+    cell = re.fullmatch(r".+/\d+", measure.cell)
+    return measure.suite in CORRUPTED and measure.metric != "AP50" and measure.unit == "share" and cell is not None
+
+
 def severities(row: Row) -> Severities | None:
     """The corruption cells of a row, `fog/3` say; None where it has none."""
     cells: dict[str, dict[int, tuple[float, str]]] = {}
@@ -67,11 +75,11 @@ def severities(row: Row) -> Severities | None:
     metric = TOP1
     for number in row.numbers.values():
         measure = number.measure
-        found = re.fullmatch(r"(.+)/(\d+)", measure.cell)
-        if measure.suite in CORRUPTED and measure.metric != "AP50" and found and measure.unit == "share":
+        if is_severity(measure):
+            name, _, level = measure.cell.rpartition("/")
             metric = measure.metric if measure.metric in OF_DENSE else TOP1
             value = measure.value if measure.better != "lower" else 1 - measure.value
-            cells.setdefault(found[1], {}).setdefault(int(found[2]), (value, f"n = {measure.n:,}"))
+            cells.setdefault(name, {}).setdefault(int(level), (value, f"n = {measure.n:,}"))
         if (measure.suite, measure.cell) == ("clean", "") and measure.metric in (TOP1, *OF_DENSE):
             clean = measure.value
     return Severities(cells, clean, metric) if cells else None

@@ -22,7 +22,7 @@ def dense(folder: Path, name: str, metric: str, value: float, drawn: str = "draw
     measures += [
         Measure(suite, metric, value - severity / 20, 72, "made", cell=f"fog/{severity}") for severity in (1, 2)
     ]
-    measures += [Measure(suite, "AP50", 0.99, 72, "made", cell="fog/1")] if metric == "AP" else []
+    measures += [Measure(suite, "AP50", 0.99, 72, "made, at IoU 0.50", cell="fog/1")] if metric == "AP" else []
     made.write_results(folder, name, measures, weights=name * 8)
     said = json.loads((folder / "results.json").read_text())
     said |= {"drawn": {"main": drawn}, "legend": "Score 0.3 or more."}
@@ -43,6 +43,7 @@ def test_detectors_stand_side_by_side_with_their_pictures(tmp_path: Path) -> Non
     assert "Score 0.3 or more." in page
     assert "Average precision (IoU 0.50 to 0.95) in percent" in page
     assert "+10.0" in page
+    assert "compare no curve" not in page
 
 
 def test_severities_are_of_ap_and_not_of_ap50(tmp_path: Path) -> None:
