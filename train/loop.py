@@ -9,6 +9,7 @@ With `records`, killed at any moment and called again, it goes on from its last 
 weights, bit for bit.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -235,7 +236,7 @@ class _Run:
 
     def _keep_best(self) -> None:
         main = self.validated.get(MAIN)
-        if main is None or (self.best is not None and main.score <= self.best):
+        if main is None or not main.score > (-math.inf if self.best is None else self.best):  # NaN is no score
             return
         self.best = main.score
         if self.records and self.world.leads:
@@ -273,6 +274,7 @@ class _Run:
         return {
             "training": self.training.state_dict(),
             "loader": self.loader.state_dict(),
+            "validated_on": getattr(self.validation, "contents", None),
             "epochs_done": self.epochs_done,
             "best": self.best,
             "validated": {branch: asdict(mean) for branch, mean in self.validated.items()},
@@ -293,6 +295,10 @@ class _Run:
     def _load(self, state: dict[str, Any]) -> None:
         self.training.load_state_dict(state["training"])
         self.loader.load_state_dict(state["loader"])
+        if state["validated_on"] != getattr(self.validation, "contents", None):  # the best score is of these
+            raise ValueError(
+                "cannot resume: the images of --val, or what is true of them, have changed; use what the run began with"
+            )
         self.epochs_done, self.best = state["epochs_done"], state["best"]
         self.validated = {branch: Mean(**values) for branch, values in state["validated"].items()}
         # Sums in another order would end in other weights.

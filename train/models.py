@@ -42,12 +42,15 @@ __all__ = [
     "init_path",
     "initialise",
     "is_own_code",
+    "momentum_from_scratch",
     "published",
     "read_black",
+    "set_norm_momentum",
     "timm_features",
 ]
 
 PRETRAINED = "pretrained"
+MOMENTUM = 0.1  # of BatchNorm, torch's own
 Drops = Mapping[str, float | None]  # dropout and stochastic depth, in this order, by a library's names for them
 
 
@@ -95,6 +98,11 @@ class ModelSettings:
     init: Annotated[
         str | None, "weights to start from: a run folder, a .safetensors or .pth file, or the word pretrained"
     ] = None
+    norm_momentum: Annotated[
+        float | None,
+        "share of each batch in BatchNorm's running statistics; the network's own when left out, but 0.1 in detectors "
+        "and segmenters without --init",
+    ] = None
     branch_layer_norm: Annotated[
         bool, "LayerNorm and GroupNorm have a branch for each kind of image too, as ConvNeXt needs it"
     ] = False
@@ -106,6 +114,8 @@ class ModelSettings:
         for flag, value in (("--dropout", self.dropout), ("--drop-path", self.drop_path)):
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{flag} must be in [0, 1), got {value}")
+        if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
+            raise ValueError(f"--norm-momentum must lie in (0, 1], got {self.norm_momentum}")
 
     @property
     def sides(self) -> Size | None:
@@ -136,7 +146,24 @@ def create(settings: ModelSettings, num_classes: int | None) -> Normalised:
     else:
         network, spec = _from_torchvision(settings, num_classes, size)
     spec = known or spec
+    set_norm_momentum(network, settings.norm_momentum)
     return Normalised(network, replace(spec, size=size or spec.size), settings.model)
+
+
+def set_norm_momentum(network: nn.Module, momentum: float | None) -> None:
+    """Give every BatchNorm of `network` this share of a batch in its running statistics; None leaves them."""
+    for module in network.modules():
+        if momentum is not None and isinstance(module, _BatchNorm):
+            module.momentum = momentum
+
+
+def momentum_from_scratch(settings: ModelSettings) -> float | None:
+    """That of a detector or segmenter: torch's own where nothing else is asked for and no weights are loaded.
+
+    torchvision's MobileNetV3 has 0.01, as EfficientDet has: 100 steps leave a third of the statistics as they began,
+    and validation and attacks read these.
+    """
+    return settings.norm_momentum or (None if settings.init else MOMENTUM)
 
 
 def initialise(model: Normalised, source: str | Path, classes: Sequence[str] | None = None) -> list[str]:

@@ -200,7 +200,7 @@ def load_network(
     your own, `pkg.module:factory`: a file does not choose what is imported. Weights below `unused` are left out.
     torch's random numbers stay where they were. Raises ValueError, one line that names the file.
     """
-    from .models import ModelSettings, is_own_code
+    from .models import ModelSettings, check_finite, is_own_code
 
     path = weights_path(path_or_run)
     card = read_card(path)
@@ -211,6 +211,7 @@ def load_network(
     card = replace(card, model=model or card.model)
     state = {key: value for key, value in read_state(path).items() if unused is None or not key.startswith(unused)}
     try:
+        check_finite(state)
         with torch.random.fork_rng(devices=[]):
             made = create(ModelSettings(card.model, size=card.spec.size), len(card.classes))
         if card.branches:

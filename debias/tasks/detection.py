@@ -34,12 +34,13 @@ class DetectionRun:
 
     metric: ClassVar[str] = AP50
     # A crop of 8 % of an image, as classifiers see it, has lost its objects, and their learning rate is ten times that
-    # of torchvision's detectors. Clipping is EfficientDet's.
+    # of torchvision's detectors. Clipping is EfficientDet's, and the sum of the views' losses Det-AdvProp's.
     defaults: ClassVar[Mapping[str, Any]] = {
         "model": "retinanet_resnet50_fpn",
         "min_crop": 0.25,
         "lr": 0.01,
         "clip": 10.0,
+        "loss": "sum",
     }
 
     def __init__(self, settings: "TrainSettings", world: World, teller: Teller) -> None:
@@ -53,6 +54,10 @@ class DetectionRun:
         """Objectives whose views keep their boxes, and nothing that mixes labels of images or moves pixels alone."""
         check_objective(settings, *OBJECTIVES)
         check_labels(settings)
+        if settings.objective.shape_weight is not None:
+            raise ValueError(
+                "--task detection: a stylised copy keeps the classes of its boxes; leave --shape-weight out"
+            )
         if settings.photometric.policy == "randaugment":
             raise ValueError("--task detection: --policy randaugment is for labels of whole images; leave it out")
 

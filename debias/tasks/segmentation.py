@@ -22,6 +22,7 @@ from debias.train.world import World
 
 from ..tellers import Checking, Teller
 from ..terminal import say_skipped
+from ..wording import counted
 from .classification import check_same_classes
 from .setup import annotated_images, check_labels, check_objective, check_pixels, say_new
 
@@ -47,6 +48,11 @@ class SegmentationRun:
         if len(self.classes) == 1:
             lone = f"--data {settings.data.data} has one class, {self.classes[0]!r}, and so nothing to tell apart"
             raise ValueError(f"{lone}; masks hold the number of a class for each pixel")
+        if self.images.absent and world.leads:
+            teller.say(
+                f"{counted(len(self.images.absent), 'class')} of {len(self.classes)} are in no mask, "
+                f"{self.images.absent[0]!r} first; --ignore-index names a number that is none, classes.txt the classes"
+            )
 
     @staticmethod
     def check(settings: "TrainSettings") -> None:

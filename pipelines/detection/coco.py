@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .objects import Annotated, AnnotatedSet, BadBox, Found, is_number
+from .objects import Annotated, AnnotatedSet, BadBox, Found, class_name, is_marked, is_number
 
 NO_FILE = "no file_name"
 
@@ -80,8 +80,9 @@ def _categories(rows: list[dict[str, Any]], document: Path) -> dict[int, str]:
     names: dict[int, str] = {}
     for row in rows:
         number, name = row.get("id"), row.get("name")
-        if not isinstance(number, int) or not isinstance(name, str):
-            raise ValueError(f"{document}: a category needs a whole id and a name, got {str(row)[:60]}")
+        name = class_name(name) if isinstance(name, str) else None
+        if not isinstance(number, int) or name is None:
+            raise ValueError(f"{document}: a category needs a whole id and a name to be shown, got {ascii(row)[:60]}")
         if number in names or name in names.values():
             raise ValueError(f"{document}: two categories have the id {number} or the name {name!r}")
         names[number] = name
@@ -93,7 +94,7 @@ def _categories(rows: list[dict[str, Any]], document: Path) -> dict[int, str]:
 def _found(row: Mapping[str, Any], place: str, names: Mapping[int, str]) -> Found:
     category = row.get("category_id")
     name = names.get(category, f"category {category}") if isinstance(category, int) else None
-    return Found(place, name, _corners(row.get("bbox")), bool(row.get("iscrowd", 0)), row.get("area"))
+    return Found(place, name, _corners(row.get("bbox")), is_marked(row.get("iscrowd")), row.get("area"))
 
 
 def _corners(bbox: object) -> tuple[object, ...]:
@@ -110,11 +111,21 @@ def _folder(images: list[dict[str, Any]], folders: list[Path]) -> Path:
     return next((folder for folder in folders if any(os.path.exists(folder / name) for name in names)), folders[-1])
 
 
+def _can_be_a_file(name: str) -> bool:
+    try:
+        os.fsencode(name).decode()
+    except UnicodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
 def _image(row: Mapping[str, Any], objects: list[Found], index: int) -> Annotated:
     name, number = row.get("file_name"), row["id"]
     number = number if isinstance(number, int) else index
     if not isinstance(name, str) or not name or "\0" in name:
         return Annotated(f"image {number}", number, fault=NO_FILE)
+    if not _can_be_a_file(name):
+        return Annotated(f"image {number}", number, fault=f"file_name {name!a} is no text that a file can have")
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         return Annotated(name, number, fault="leads out of the folder of the images")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +37,8 @@ class DetectionSet:
 
     `listing` has the labels 0 and the class names of the boxes; `shapes` (N, 2) are height and width upright.
     `image_ids` (N,) and `category_ids`, one a class, are COCO's, and numbers from 1 in VOC. `bad` are the images left
-    out, `bad_boxes` the boxes; `clipped` counts those that reached over the edge by more than a pixel and were cut.
+    out, `bad_boxes` the boxes; `clipped` counts those that reached over the edge by more than a pixel and were cut,
+    `passed_over` by class those of classes that were not to be kept.
     """
 
     listing: Listing
@@ -46,6 +48,7 @@ class DetectionSet:
     bad: tuple[BadFile, ...]
     bad_boxes: tuple[BadBox, ...]
     clipped: int
+    passed_over: dict[str, int]
     _rows: Objects  # of all images, one behind the other
     _starts: Ints  # (N + 1,)
 
@@ -147,7 +150,7 @@ def list_detection(
     kept = None if keep is None else set(number)
     judged = [judge(images[index], shapes[images[index].file], number, kept) for index in good]
     bad_boxes = [*found.bad, *(box for each in judged for box in each.bad)]
-    boxes = sum(len(each.rows) for each in judged)
+    boxes = sum(not ignored for each in judged for _, _, ignored, _ in each.rows)  # to learn or to find
     what = "boxes" if keep is None else f"boxes of {_some(names)}"
     _refuse(bad_boxes, boxes + len(bad_boxes), what, found.root, strict, usable=boxes)
     return _joined(listing.select(good), judged, [images[index] for index in good], shapes, ids, bad, bad_boxes)
@@ -170,6 +173,7 @@ def _joined(
         bad=tuple(bad),
         bad_boxes=tuple(bad_boxes),
         clipped=sum(each.clipped for each in judged),
+        passed_over=dict(sorted(Counter(name for each in judged for name in each.passed).items())),
         _rows=table([row for each in judged for row in each.rows]),
         _starts=np.cumsum([0, *(len(each.rows) for each in judged)], dtype=np.int64),
     )

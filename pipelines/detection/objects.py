@@ -71,11 +71,13 @@ class Objects(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The objects of one image sorted out: the rows of `Objects`, the bad ones, and how many were cut at the edge."""
+    """The objects of one image sorted out: the rows of `Objects`, the bad ones, how many were cut at the edge, and the
+    classes of those that were passed over."""
 
     rows: list[tuple[list[float], int, bool, float]]
     bad: list[BadBox]
     clipped: int
+    passed: list[str]
 
 
 def judge(image: Annotated, shape: tuple[int, int], number: dict[str, int], keep: Collection[str] | None) -> Judged:
@@ -84,9 +86,10 @@ def judge(image: Annotated, shape: tuple[int, int], number: dict[str, int], keep
     With `keep`, objects of other classes are passed over, and are not bad.
     """
     rows: list[tuple[list[float], int, bool, float]] = []
-    bad, clipped = [], 0
+    bad, clipped, passed = [], 0, []
     for found in image.objects:
         if keep is not None and found.name is not None and found.name not in keep:
+            passed.append(found.name)
             continue
         reason = _why_bad(found, shape, number)
         if reason is not None:
@@ -94,9 +97,12 @@ def judge(image: Annotated, shape: tuple[int, int], number: dict[str, int], keep
             continue
         corners = [float(value) for value in found.corners]  # type: ignore[arg-type]
         inside = _inside(corners, shape)
+        if _is_empty(inside):
+            bad.append(BadBox(image.file, found.place, f"empty ({_shown(found.corners)})"))
+            continue
         clipped += max(abs(a - b) for a, b in zip(corners, inside, strict=True)) > OVER_THE_EDGE
         rows.append((inside, number[str(found.name)], found.ignored, _area(found, inside)))
-    return Judged(rows, bad, clipped)
+    return Judged(rows, bad, clipped, passed)
 
 
 def table(rows: Sequence[tuple[list[float], int, bool, float]]) -> Objects:
@@ -126,6 +132,17 @@ def _why_bad(found: Found, shape: tuple[int, int], number: dict[str, int]) -> st
     return None
 
 
+def class_name(text: str) -> str | None:
+    """A class's name in one line; None for one that cannot be shown: without a letter, or with control characters."""
+    name = " ".join(text.split())
+    return name if name and name.isprintable() else None
+
+
+def is_marked(value: object) -> bool:
+    """Tell whether a file says yes: 1 or true, as a number or as text."""
+    return str(value).strip().lower() in ("1", "1.0", "true")
+
+
 def is_number(value: object) -> bool:
     """Tell whether `value` can be a coordinate."""
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -140,6 +157,12 @@ def _shown(corners: Sequence[object]) -> str:
 def _inside(corners: list[float], shape: tuple[int, int]) -> list[float]:
     height, width = shape
     return [min(max(value, 0.0), float((width, height)[axis % 2])) for axis, value in enumerate(corners)]
+
+
+def _is_empty(box: list[float]) -> bool:
+    """Tell whether nothing is left of a box that was cut, in float32 as its users have it."""
+    left, top, right, bottom = torch.tensor(box, dtype=torch.float32).tolist()
+    return bool(right <= left or bottom <= top)
 
 
 def _area(found: Found, box: list[float]) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..loading.listing import IMAGE_EXTENSIONS
-from .objects import Annotated, AnnotatedSet, Found
+from .objects import Annotated, AnnotatedSet, Found, class_name, is_marked
 
 MAX_BYTES = 16 << 20
 SETS = "ImageSets/Main"
@@ -63,6 +63,10 @@ def _read(path: Path, root: Path) -> tuple[tuple[int, int] | None, list[Found], 
         return None, [], f"{_name(path, root)}: {error.strerror or error}"
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         return None, [], f"{_name(path, root)}: damaged XML ({' '.join(str(error).split())})"
+    for element in document.iter():
+        element.tag = str(element.tag).rpartition("}")[2]  # without a namespace
+    if document.tag != "annotation":
+        return None, [], f"{_name(path, root)}: no VOC annotation, its root is <{document.tag[:40]}>"
     return _size(document), list(_objects(document)), None
 
 
@@ -79,8 +83,8 @@ def _size(document: ElementTree.Element) -> tuple[int, int] | None:
 def _objects(document: ElementTree.Element) -> Iterator[Found]:
     for number, element in enumerate(document.findall("object"), start=1):
         left, top, right, bottom = (_number(element.findtext(f"bndbox/{end}")) for end in ENDS)
-        name = (element.findtext("name") or "").strip() or None
-        difficult = (element.findtext("difficult") or "0").strip() == "1"
+        name = class_name(element.findtext("name") or "")
+        difficult = is_marked(element.findtext("difficult"))
         yield Found(f"object {number}", name, (_start(left, right), _start(top, bottom), right, bottom), difficult)
 
 

@@ -243,6 +243,11 @@ class ImageLoader:
         return self._scan.bad
 
     @property
+    def contents(self) -> str:
+        """The sha256 of the usable images, by name, label and bytes, and of what is true of them."""
+        return hashlib.sha256(f"{self._digest} {self._truths}".encode()).hexdigest()
+
+    @property
     def digests(self) -> tuple[str, ...]:
         """The sha256 of each usable file's bytes."""
         return self._scan.digests

@@ -51,7 +51,7 @@ class SegmentationSet:
     """Images with usable masks. `listing` has the images, whose labels are all 0; `bad` are the files left out.
 
     `masks` has the mask of each image, in the order of `listing`. `digest` is the sha256 of what is true of the images:
-    class names, the bytes of every mask, and the number that is ignored.
+    class names, the bytes of every mask, and the number that is ignored. `absent` are classes that no mask has.
     """
 
     listing: Listing
@@ -60,6 +60,7 @@ class SegmentationSet:
     ignore: int | None
     bad: tuple[BadFile, ...]
     digest: str
+    absent: tuple[str, ...]
 
     @property
     def background(self) -> int | None:
@@ -140,7 +141,10 @@ def list_segmentation(
         _refuse(layout, bad, len(good) + len(bad), bool(good))
     paths = tuple(Path(masks.path(place)) for place in good)
     digest = _digest(known, ignore, [facts[place] for place in good])
-    return SegmentationSet(replace(images.select(good), classes=known), paths, known, ignore, tuple(bad), digest)
+    absent = tuple(name for number, name in enumerate(known) if number not in numbers)
+    return SegmentationSet(
+        replace(images.select(good), classes=known), paths, known, ignore, tuple(bad), digest, absent
+    )
 
 
 def _digest(classes: Sequence[str], ignore: int | None, facts: Sequence[MaskFacts | str]) -> str:

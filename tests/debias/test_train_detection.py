@@ -88,6 +88,31 @@ def test_edited_boxes_are_no_place_to_go_on(train: Callable[..., Result], folder
     succeeded(train("--epochs", 1))
 
 
+def test_edited_boxes_of_the_validation_are_no_place_to_go_on(train: Callable[..., Result], folder: Path) -> None:
+    """The best epoch is chosen by them."""
+    succeeded(train("--epochs", 1))
+    (folder / "run" / "model.safetensors").unlink()
+    settings = folder / "run" / "settings.json"
+    settings.write_text(settings.read_text().replace('"complete"', '"running"'))
+    xml = folder / "data" / "Annotations" / "4.xml"
+    xml.write_text(xml.read_text().replace("<xmax>30", "<xmax>31", 1))
+    refused(train("--epochs", 1), "cannot resume: the images of --val, or what is true of them, have changed")
+
+
+def test_flags_reach_the_loader(train: Callable[..., Result], folder: Path) -> None:
+    """Each of them changes what is learned, and the seed does too."""
+    plain = weights(train, folder, "plain")
+    assert weights(train, folder, "again") == plain
+    for flags in (("--seed", 1), ("--flip", 1.0), ("--min-crop", 1.0), ("--policy", "autoaugment")):
+        assert weights(train, folder, "other", "--no-resume", *flags) != plain, flags
+    assert json.loads((folder / "other" / "run.json").read_text())["augmenter"].startswith("boxes-v0")
+
+
+def weights(train: Callable[..., Result], folder: Path, out: str, *flags: object) -> bytes:
+    succeeded(train("--out", out, "--flip", 0.0, *flags))
+    return (folder / out / "model.safetensors").read_bytes()
+
+
 def test_what_is_left_out_is_named(train: Callable[..., Result], folder: Path) -> None:
     xml = folder / "data" / "Annotations" / "2.xml"
     xml.write_text(xml.read_text().replace("<xmax>30", "<xmax>11", 1))
@@ -118,6 +143,7 @@ def test_a_detector_starts_from_a_classifier_and_from_a_detector(
         (("--objective", "fast-advprop"), "--task detection has no objective 'fast-advprop'; it has: vanilla"),
         (("--mixup", "0.2"), "--mixup is for labels of whole images"),
         (("--label-smoothing", "0.1"), "--label-smoothing is for labels"),
+        (("--objective", "debiased", "--shape-weight", "0.5"), "leave --shape-weight out"),
         (("--policy", "randaugment"), "--policy randaugment is for labels"),
         (("--objective", "advprop", "--variant", "authors-code"), "attacks climb the task's own loss"),
         (("--objective", "det-advprop", "--attack-steps", "2"), "--attack-steps: det-advprop has no such setting"),
@@ -141,6 +167,6 @@ def test_the_task_has_defaults_of_its_own(run: Run, folder: Path) -> None:
     voc_folder(folder / "data")
     shown = json.loads(succeeded(run("train", "--data", "data", "--task", "detection", "--out", "run", "-n")).output)
     assert (shown["model"], shown["min_crop"], shown["val"]) == ("retinanet_resnet50_fpn", 0.25, "data")
-    assert (shown["lr"], shown["clip"]) == (0.01, 10.0)
+    assert (shown["lr"], shown["clip"], shown["loss"]) == (0.01, 10.0, "sum")
     asked = run("train", "--data", "data", "--task", "detection", "--min-crop", 0.5, "--out", "run", "-n")
     assert json.loads(succeeded(asked).output)["min_crop"] == 0.5

@@ -20,7 +20,15 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from debias.train.models import PRETRAINED, ModelSettings, check_finite, init_path, published
+from debias.train.models import (
+    PRETRAINED,
+    ModelSettings,
+    check_finite,
+    init_path,
+    momentum_from_scratch,
+    published,
+    set_norm_momentum,
+)
 from debias.train.weights_file import (
     Card,
     InputSpec,
@@ -64,6 +72,7 @@ def create_detector(settings: ModelSettings, classes: int) -> Detector:
     if settings.dropout is not None:
         raise ValueError(f"--model {settings.model} cannot be told --dropout; leave that out")
     made = _create(kind, name, settings, classes)
+    set_norm_momentum(made.network, momentum_from_scratch(settings))
     if known is not None:
         made.normalise_as(known.spec)
     return made

@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from debias.style_transfer import Images
 from debias.train.models import (
@@ -29,8 +28,10 @@ from debias.train.models import (
     from_factory,
     init_path,
     is_own_code,
+    momentum_from_scratch,
     published,
     read_black,
+    set_norm_momentum,
 )
 from debias.train.weights_file import (
     Card,
@@ -52,7 +53,6 @@ __all__ = [
 ]
 
 SIZE = 520  # pixels a side, of torchvision's published segmenters
-MOMENTUM = 0.1  # torch's own
 AUX = "aux_classifier"
 
 
@@ -63,16 +63,10 @@ class SegmenterSettings:
     aux_weight: Annotated[
         float | None, "weight of the loss of an auxiliary head, 0.4 in torchvision's recipe; no head when left out"
     ] = None
-    norm_momentum: Annotated[
-        float | None,
-        "share of each batch in BatchNorm's running statistics; 0.1 from scratch, the network's own with --init",
-    ] = None
 
     def __post_init__(self) -> None:
         if self.aux_weight is not None and not 0 < self.aux_weight <= 1:
             raise ValueError(f"--aux-weight must lie in (0, 1], got {self.aux_weight}; leave it out for none")
-        if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
-            raise ValueError(f"--norm-momentum must lie in (0, 1], got {self.norm_momentum}")
 
 
 class Segmenter(Normalised):
@@ -98,9 +92,6 @@ def create_segmenter(
     file's, and its size too where it is a segmenter's. `pkg.module:factory` is called with `num_classes`, and makes
     logits (B, K, H, W) or a dict with them as `out`.
 
-    torchvision's MobileNetV3 gives its norms a momentum of 0.01, with which 100 steps leave a third of the running
-    statistics as they began. So from scratch all norms get torch's 0.1; with an `init` they keep the network's.
-
     Raises ValueError, one line with the flag and the fix, for a name, size, drop or init that cannot be had.
     """
     known = None if settings.init in (None, PRETRAINED) else find_card(init_path(str(settings.init)))
@@ -109,10 +100,7 @@ def create_segmenter(
         size = known.spec.size if known.task == "segmentation" else spec.size
         spec = replace(known.spec, size=size, crop=1.0)
     spec = replace(spec, size=settings.sides or spec.size)
-    momentum = others.norm_momentum or (None if settings.init else MOMENTUM)
-    for module in network.modules():
-        if momentum is not None and isinstance(module, _BatchNorm):
-            module.momentum = momentum
+    set_norm_momentum(network, momentum_from_scratch(settings))
     return Segmenter(network, spec, settings.model)
 
 

@@ -69,6 +69,21 @@ def test_crowds_and_difficult_ones_are_ignored_and_not_counted(voc: Path, coco: 
         assert found.counts()["ant"] + found.counts()["bee"] + found.counts()["cat"] == 7
 
 
+@pytest.mark.parametrize(("mark", "ignored"), [("0", False), (False, False), ("1", True), (True, True), ("True", True)])
+def test_marks_are_read_as_they_are_written(voc: Path, coco: Path, mark: object, ignored: bool) -> None:
+    document = voc / "Annotations" / "0.xml"
+    document.write_text(document.read_text().replace("<difficult>0", f"<difficult>{mark}", 1))
+    for found in (list_detection(voc, "train"), list_detection(changed(coco, iscrowd=mark), "train")):
+        assert found.objects(0).ignored.tolist() == [ignored, False]
+
+
+def test_a_set_of_which_all_is_ignored_has_nothing_to_learn(voc: Path) -> None:
+    for path in (voc / "Annotations").iterdir():
+        path.write_text(path.read_text().replace("<difficult>0", "<difficult>1"))
+    with pytest.raises(ValueError, match="nothing to learn"):
+        list_detection(voc, "train")
+
+
 def test_areas_are_those_of_the_outline_where_the_file_has_them(coco: Path) -> None:
     assert list_detection(changed(coco, area=77.5), "train").objects(0).areas.tolist() == [77.5, 40 * 30]
 
@@ -265,6 +280,8 @@ def test_a_bad_box_is_named_and_changes_no_other(voc: Path, case: str) -> None:
     [
         ({"bbox": [10, 10, 0, 5]}, "empty (10, 10, 10, 15)"),
         ({"bbox": [10, 10, 5, -5]}, "empty (10, 10, 15, 5)"),
+        ({"bbox": [10, 10, 1e-9, 5]}, "empty (10, 10, 10, 15)"),  # in float32
+        ({"bbox": [99.9999999, 10, 5, 5]}, "empty (100, 10, 105, 15)"),  # in the image
         ({"bbox": [200, 10, 5, 5]}, "outside the image of 100x60 pixels (200, 10, 205, 15)"),
         ({"bbox": [10, 10, 5]}, "no four numbers (10, 10, 5)"),
         ({"bbox": ["10", 10, 5, 5]}, "no four numbers (10, 10, 5, 5)"),
@@ -345,6 +362,22 @@ def test_boxes_for_another_size_are_refused(voc: Path) -> None:
     assert found.bad == (BadFile("JPEGImages/0.jpg", reason),)
 
 
+def test_another_document_than_vocs_is_named(voc: Path) -> None:
+    """Its image would be background without a word."""
+    document = voc / "Annotations" / "0.xml"
+    document.write_text("<annotations><image/></annotations>")
+    found = list_detection(voc, "train")
+    assert [file.reason for file in found.bad] == ["Annotations/0.xml: no VOC annotation, its root is <annotations>"]
+    document.write_text(voc_document(0).replace("<annotation>", '<annotation xmlns="http://www.example.org">'))
+    assert list_detection(voc, "train").boxes(0).tolist() == [list(box) for box in BOXES[0]]
+
+
+def test_a_class_of_two_lines_is_one_name(voc: Path) -> None:
+    document = voc / "Annotations" / "0.xml"
+    document.write_text(document.read_text().replace(">ant<", "> red&#10;ant&#9; <", 1))
+    assert list_detection(voc, "train").classes == ("ant", "bee", "cat", "red ant")
+
+
 def test_a_size_of_zero_is_no_size(voc: Path) -> None:
     path = voc / "Annotations" / "0.xml"
     path.write_text(path.read_text().replace("<width>100", "<width>0"))
@@ -356,6 +389,7 @@ def test_odd_images_of_coco(coco: Path) -> None:
     content["images"][0]["file_name"] = "../../secret.jpg"
     content["images"][1]["file_name"] = "1\0.jpg"
     content["images"][3]["file_name"] = "2.jpg"
+    content["images"].append(content["images"][3] | {"id": 9, "file_name": "\ud800.jpg"})
     write_coco(coco, "train2017", content)
     found = list_detection(coco, "train")
     assert found.listing.names == ("2.jpg",)
@@ -363,6 +397,7 @@ def test_odd_images_of_coco(coco: Path) -> None:
         "leads out of the folder of the images",
         "no file_name",
         "it is listed twice",
+        r"file_name '\ud800.jpg' is no text that a file can have",
     ]
 
 
@@ -375,6 +410,11 @@ def test_odd_images_of_coco(coco: Path) -> None:
         ('{"images": [], "annotations": {}, "categories": []}', "is no COCO file; it needs"),
         ('{"images": [], "annotations": [], "categories": []}', "has no categories"),
         ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "a category needs a whole id and a name"),
+        (r'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\ud800"}]}', "a category needs a whole"),
+        (
+            r'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a\u001b[3m"}]}',
+            "a category needs a whole",
+        ),
         (
             '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}',
             "two categories have the id 2 or the name 'a'",

@@ -69,10 +69,10 @@ def momenta(segmenter: Segmenter) -> set[float | None]:
 
 def test_momentum_from_scratch_is_that_of_short_runs(tmp_path: Path) -> None:
     assert momenta(drawn()) == {0.1}
-    assert momenta(drawn(others=SegmenterSettings(norm_momentum=0.05))) == {0.05}
+    assert momenta(drawn(norm_momentum=0.05)) == {0.05}
     path = saved(drawn(), tmp_path / "a.safetensors")
     assert 0.01 in momenta(drawn(init=str(path)))  # torchvision's own
-    assert momenta(drawn(init=str(path), others=SegmenterSettings(norm_momentum=0.2))) == {0.2}
+    assert momenta(drawn(init=str(path), norm_momentum=0.2)) == {0.2}
 
 
 def test_branches_and_attacks_read_the_same_function() -> None:
@@ -194,7 +194,7 @@ def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
         load_segmenter(tmp_path / "b.safetensors")
 
 
-@pytest.mark.parametrize("settings", [{"aux_weight": 0.0}, {"aux_weight": 1.5}, {"norm_momentum": 0.0}])
+@pytest.mark.parametrize("settings", [{"aux_weight": 0.0}, {"aux_weight": 1.5}])
 def test_settings_out_of_range(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"^--(aux-weight|norm-momentum) must lie in \(0, 1\], got "):
+    with pytest.raises(ValueError, match=r"^--aux-weight must lie in \(0, 1\], got "):
         SegmenterSettings(**settings)
