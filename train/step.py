@@ -5,7 +5,8 @@
     result = run_step(forward, chosen, Clean(images, targets), BatchDraws(seed, epoch, step))
     optimizer.step()
 
-Nothing of it waits for the device: losses and hits stay there until somebody reads them.
+Nothing of it waits for the device: losses and hits stay there until somebody reads them. A detector's losses do wait:
+they are the library's, which matches the boxes of each image by itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from debias.pipelines import ImageLoader, image_loader
+from debias.pipelines.detection import is_detection
 from debias.pipelines.loading.listing import list_images
 from debias.pipelines.photometric import PHOTOMETRIC, Augmenter, Photometric
+from debias.pipelines.segmentation import is_segmentation
 from debias.train.models import Normalised, check_reading, create, initialise
 from debias.train.objectives import OBJECTIVES, Objective
 from debias.train.records import TOP1
@@ -34,6 +36,9 @@ class ClassificationRun:
 
     def __init__(self, settings: "TrainSettings", world: World, teller: Teller) -> None:
         self.settings, self.world, self.teller = settings, world, teller
+        for task, holds, is_data in (("detection", "boxes", is_detection), ("segmentation", "masks", is_segmentation)):
+            if is_data(settings.data.data):
+                raise ValueError(f"--data {settings.data.data} has {holds}; add --task {task}")
         self.classes = list_images(settings.data.data, "train").classes
         if len(self.classes) == 1:
             lone = f"--data {settings.data.data} has one class, {self.classes[0]!r}, and so nothing to tell apart"

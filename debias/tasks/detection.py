@@ -10,6 +10,7 @@ from debias.pipelines import ImageLoader
 from debias.pipelines.detection import BoxAugmenter, DetectionSet, list_detection
 from debias.pipelines.photometric import Augmenter
 from debias.train.detection import Detector, create_detector, initialise_detector
+from debias.train.detection.average_precision import find_cocoeval
 from debias.train.detection.task import AP50, Detection
 from debias.train.models import Normalised, read_black
 from debias.train.objectives import Objective
@@ -108,6 +109,7 @@ class DetectionRun:
         data = self.settings.data
         if data.validation is None:
             return None
+        find_cocoeval()
         # Where some classes are kept, boxes of the others are passed over; else a class that is new here is a mistake.
         keep = self.classes if self.settings.detection.keep_classes else None
         images = self._list(data.validation, "val", keep, self.classes)

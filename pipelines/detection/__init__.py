@@ -2,7 +2,17 @@
 
 from .augmenter import BoxAugmenter
 from .boxes import Boxes
+from .layout import is_detection
 from .listing import DetectionSet, detection_splits, list_detection
 from .objects import BadBox, Objects
 
-__all__ = ["BadBox", "BoxAugmenter", "Boxes", "DetectionSet", "Objects", "detection_splits", "list_detection"]
+__all__ = [
+    "BadBox",
+    "BoxAugmenter",
+    "Boxes",
+    "DetectionSet",
+    "Objects",
+    "detection_splits",
+    "is_detection",
+    "list_detection",
+]

@@ -47,6 +47,8 @@ class Boxes:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Boxes":
         """Return the same on `device`; one copy for each kind of tensor, however many images there are."""
+        if self.ids.device == torch.device(device):
+            return self
         counts = [len(labels) for labels in self.labels]
         if not counts:
             return Boxes((), (), self.ids.to(device), ())

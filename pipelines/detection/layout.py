@@ -14,12 +14,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..loading.listing import SPLITS
+from ..loading.listing import SPLITS, split_folders
 from .coco import is_coco, read_coco
 from .objects import AnnotatedSet
 from .voc import SETS, read_set, read_voc
 
-NAMES = {"val": ("val", "valid", "validation")}
 PICTURES = ("JPEGImages", "images", "Images")
 FORMS = "a VOC folder (JPEGImages and Annotations/*.xml) or a COCO folder (annotations/instances_*.json)"
 
@@ -94,7 +93,7 @@ def _find(root: Path) -> tuple[Voc | Coco | None, dict[str, Path]]:
         return found, {}
     folders = {}
     for split in SPLITS:
-        for folder in (root / name for name in NAMES.get(split, (split,))):
+        for folder in (root / name for name in split_folders(split)):
             if folder.is_dir() and _kind(folder) is not None:
                 folders[split] = folder
     below = _visible(root)
@@ -162,7 +161,7 @@ def _read_coco(found: Coco, split: str) -> AnnotatedSet:
 
 def _of_split(documents: tuple[Path, ...], split: str) -> list[Path]:
     """The documents with the split's name in their own, instances_train2017 say; one of just that name goes before."""
-    names = "|".join(NAMES.get(split, (split,)))
+    names = "|".join(split_folders(split))
     fitting = [path for path in documents if re.search(rf"(^|[_.-])({names})\d*($|[_.-])", path.stem)]
     exact = [path for path in fitting if path.stem in (split, f"instances_{split}")]
     return exact or fitting

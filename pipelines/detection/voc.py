@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..loading.listing import IMAGE_EXTENSIONS
+from ..loading.listing import images_by_stem
 from .objects import Annotated, AnnotatedSet, Found, class_name, is_marked
 
 MAX_BYTES = 16 << 20
@@ -22,7 +22,7 @@ def read_voc(images: Path, annotations: Path, root: Path, names: list[str] | Non
 
     So every split of a folder has the same classes. A damaged file makes its image unusable, and says so.
     """
-    pictures = _pictures(images)
+    pictures = images_by_stem(images)
     documents = {path.stem: path for path in sorted(annotations.glob("*.xml")) if not path.name.startswith(".")}
     read = {stem: _read(path, root) for stem, path in documents.items()}
     classes = sorted({found.name for _, objects, _ in read.values() for found in objects if found.name is not None})
@@ -44,13 +44,6 @@ def read_set(path: Path) -> list[str]:
     if not names:
         raise ValueError(f"{path} lists no image; it has one image name a line")
     return list(dict.fromkeys(names))
-
-
-def _pictures(folder: Path) -> dict[str, Path]:
-    """The image files by their names without ending; a .jpg before others of the same name."""
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_EXTENSIONS]
-    found.sort(key=lambda path: path.suffix.lower() in (".jpg", ".jpeg"))
-    return {path.stem: path for path in found if not path.name.startswith(".")}
 
 
 def _read(path: Path, root: Path) -> tuple[tuple[int, int] | None, list[Found], str | None]:

@@ -21,6 +21,7 @@ IMAGE_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")  # ImageFolder's, and gif
 )
 SPLITS = ("train", "val", "test")
+OTHER_NAMES = {"val": ("valid", "validation")}  # of the folders of data with boxes or masks
 WHOLE_FILE = -1  # the offset of an image that has a file of its own, among samples of shards
 NOT_A_FILE = -1  # the size of a broken link, a folder with an image's name, a pipe
 
@@ -239,6 +240,18 @@ def _walk(root: Path, folder: Path) -> Iterator[str]:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+def split_folders(split: str) -> tuple[str, ...]:
+    """The names that the folder of a split has where images have boxes or masks: "valid" is "val" too."""
+    return (split, *OTHER_NAMES.get(split, ()))
+
+
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """The image files right in `folder` by their names without ending; a .jpg before others of the same name."""
+    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_EXTENSIONS]
+    found.sort(key=lambda path: path.suffix.lower() in (".jpg", ".jpeg"))
+    return {path.stem: path for path in found if not path.name.startswith(".")}
 
 
 def list_files(root: Path, classes: tuple[str, ...], found: Sequence[tuple[str, str]]) -> Listing:

@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn
 
 import torch
 
-from ..loading.listing import IMAGE_EXTENSIONS, SPLITS, Listing, list_files
+from ..loading.listing import IMAGE_EXTENSIONS, SPLITS, Listing, images_by_stem, list_files, split_folders
 from ..loading.pixels import BadImageError
 from ..loading.sampler import Draws
 from ..loading.scan import SHOWN, BadFile, Scan, scan
@@ -26,7 +26,7 @@ from ..loading.verdicts import Judge, cpus, judge_files
 from .masks import IGNORE, Mask, MaskFacts, drawn_masks, inspect_mask, mask_values, without_class
 from .targets import PixelTargets
 
-__all__ = ["SegmentationSet", "list_segmentation", "segmentation_splits"]
+__all__ = ["SegmentationSet", "is_segmentation", "list_segmentation", "segmentation_splits"]
 
 VERSION = 2  # of the verdicts on masks: raise it when `masks` judges otherwise
 BACKGROUND = "background"  # a class of this name lends no texture
@@ -157,8 +157,24 @@ def segmentation_splits(data: str | os.PathLike[str]) -> tuple[str, ...]:
     root = Path(data)
     if _is_voc(root):
         return tuple(split for split in SPLITS if _voc_list(root, split).is_file())
-    folders = (root / "images", root)
-    return tuple(split for split in SPLITS if any((folder / split).is_dir() for folder in folders))
+    return tuple(split for split in SPLITS if _split_folder(root, split) is not None)
+
+
+def is_segmentation(data: str | os.PathLike[str]) -> bool:
+    """Tell whether `data` is a folder that `list_segmentation` reads."""
+    root = Path(data)
+    below = [*(root / name for split in SPLITS for name in split_folders(split)), root]
+    return _is_voc(root) or any((each / "images").is_dir() and (each / "masks").is_dir() for each in below)
+
+
+def _split_folder(root: Path, split: str) -> _Layout | None:
+    """Images and masks of a split in folders of its name, "valid" for val as well; None where there are none."""
+    for name in split_folders(split):
+        if (root / name / "images").is_dir():
+            return _folders(root / name / "images", root / name / "masks")
+        if (root / "images" / name).is_dir():
+            return _folders(root / "images" / name, root / "masks" / name)
+    return None
 
 
 def _layout(root: Path, split: str) -> _Layout:
@@ -167,18 +183,14 @@ def _layout(root: Path, split: str) -> _Layout:
         raise ValueError(f"no such data: {root}; give a folder with images/ and masks/, or VOC's")
     if _is_voc(root):
         return _voc(root, split)
-    if (root / split / "images").is_dir():
-        return _folders(root / split / "images", root / split / "masks")
-    if not (root / "images").is_dir():
-        there = segmentation_splits(root)
-        if there:
-            raise ValueError(f"no split '{split}' in {root}; it has {', '.join(there)}")
-        raise ValueError(f"no images/ and masks/ in {root}, nor VOC's JPEGImages and SegmentationClass")
-    if (root / "images" / split).is_dir():
-        return _folders(root / "images" / split, root / "masks" / split)
+    found = _split_folder(root, split)
+    if found is not None:
+        return found
     there = segmentation_splits(root)
-    if there or split not in SPLITS:
+    if there or ((root / "images").is_dir() and split not in SPLITS):
         raise ValueError(f"no split '{split}' in {root}; it has {', '.join(there) or 'none'}")
+    if not (root / "images").is_dir():
+        raise ValueError(f"no images/ and masks/ in {root}, nor VOC's JPEGImages and SegmentationClass")
     return _folders(root / "images", root / "masks")
 
 
@@ -203,7 +215,9 @@ def _voc(root: Path, split: str) -> _Layout:
     except (OSError, UnicodeDecodeError):
         there = sorted(each.stem for each in path.parent.glob("*.txt"))
         raise ValueError(f"no split '{split}' in {root}: no list {path}; it has {', '.join(there) or 'none'}") from None
-    names = tuple(f"{line.split()[0]}.jpg" for line in lines if line.strip())
+    pictures = images_by_stem(root / "JPEGImages")
+    stems = [line.split()[0] for line in lines if line.strip()]
+    names = tuple(pictures[stem].name if stem in pictures else f"{stem}.jpg" for stem in stems)
     return _Layout(root / "JPEGImages", root / "SegmentationClass", names, VOC_CLASSES)
 
 
@@ -267,7 +281,8 @@ def _why_bad(fact: MaskFacts | str, shape: tuple[int, int] | None, classes: int,
         return f"{fact.width}x{fact.height} pixels, its image has {shape[1]}x{shape[0]}"
     beyond = [value for value in fact.values if value >= classes and value not in (IGNORE, ignore)]
     if beyond:
-        return f"value {beyond[0]}, and the classes are 0 to {classes - 1}; --ignore-index names one that is none"
+        fix = f"--ignore-index names one that is none, {CLASSES} the classes"
+        return f"value {beyond[0]}, and the classes are 0 to {classes - 1}; {fix}"
     return ""
 
 

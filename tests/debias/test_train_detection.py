@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +150,7 @@ def test_a_detector_starts_from_a_classifier_and_from_a_detector(
         (("--objective", "det-advprop", "--attack-steps", "2"), "--attack-steps: det-advprop has no such setting"),
         (("--keep-classes", "dog"), "--keep-classes: no class 'dog' in data; it has ant, bee, cat"),
         (("--keep-classes", "ant"), "no boxes of ant in data"),  # in its split val
+        (("--task", "classification"), "--data data has boxes; add --task detection"),
         (("--task", "classification", "--keep-classes", "ant"), "--keep-classes is for --task detection"),
         (("--model", "resnet50"), "--model resnet50: no detector; there are retinanet:BACKBONE"),
         (("--data", "nothing"), "no such data: nothing"),
@@ -156,6 +158,14 @@ def test_a_detector_starts_from_a_classifier_and_from_a_detector(
 )
 def test_mistakes(arguments: tuple[str, ...], said: str, train: Callable[..., Result]) -> None:
     refused(train(*arguments), said)
+
+
+def test_what_validation_needs_is_asked_for_before_training(
+    train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
+    refused(train(), "pycocotools, which counts average precision, is not installed; pip install 'debias[detection]'")
+    succeeded(train("--val", "none"))
 
 
 def test_a_classifier_has_no_det_advprop(run: Run, data: Path) -> None:

@@ -139,14 +139,19 @@ def precision_of_matches(matches: Matches, weights: NDArray[np.int64]) -> NDArra
     return means
 
 
-def _counted(truths: Sequence[Truth], detections: Sequence[Scored], count: int, sizes: tuple[float, float]) -> Any:
-    """A COCOeval that has accumulated."""
+def find_cocoeval() -> Any:
+    """The module of pycocotools that counts. ValueError where it is missing: ask before hours of training."""
     try:
-        cocoeval = importlib.import_module("pycocotools.cocoeval")
+        return importlib.import_module("pycocotools.cocoeval")
     except ImportError:
         raise ValueError(
             "pycocotools, which counts average precision, is not installed; pip install 'debias[detection]'"
         ) from None
+
+
+def _counted(truths: Sequence[Truth], detections: Sequence[Scored], count: int, sizes: tuple[float, float]) -> Any:
+    """A COCOeval that has accumulated."""
+    cocoeval = find_cocoeval()
     small, large = sizes[0] ** 2, sizes[1] ** 2
     with contextlib.redirect_stdout(io.StringIO()):  # it tells of each stage
         shown = _data_set([_shown(truth, image, count) for image, truth in enumerate(truths)], count)

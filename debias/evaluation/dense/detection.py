@@ -9,6 +9,7 @@ import numpy as np
 from debias.pipelines.detection import DetectionSet, detection_splits, list_detection
 from debias.style_transfer import Images
 from debias.train.detection import load_detector
+from debias.train.detection.average_precision import find_cocoeval
 from debias.train.models import Normalised
 from debias.train.weights_file import Card
 
@@ -42,6 +43,7 @@ class DetectionTask:
         """The images with the boxes of the network's classes; those of others are passed over."""
         if ignore_index is not None:
             raise ValueError(f"--ignore-index {ignore_index}: for the masks of segmentation; leave it out")
+        find_cocoeval()
         return list_detection(data, split, keep=classes, classes=classes, strict=strict, threads=threads)
 
     def left_out(self, images: DetectionSet) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Folders of images and masks and VOC: which pairs are found, and that what is bad is named and left out."""
 
 import re
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ from pictures import encoded, picture
 from PIL import Image
 
 from debias.pipelines.loading.pixels import BadImageError
-from debias.pipelines.segmentation import IGNORE, list_segmentation, segmentation_splits
+from debias.pipelines.segmentation import IGNORE, is_segmentation, list_segmentation, segmentation_splits
 from debias.pipelines.segmentation.listing import VOC_CLASSES
 from debias.pipelines.segmentation.masks import mask_values
 
@@ -49,6 +50,39 @@ def test_split_folders_may_stand_above(folder: Path, tmp_path: Path) -> None:
     assert len(list_segmentation(tmp_path / "other" / "train").listing) == 8  # without splits it is used whole
     with pytest.raises(ValueError, match=r"no split 'test' in .*other; it has train, val$"):
         list_segmentation(tmp_path / "other", "test")
+    (tmp_path / "other" / "val").rename(tmp_path / "other" / "valid")  # as detection has it
+    assert len(list_segmentation(tmp_path / "other", "val").listing) == 4
+    assert segmentation_splits(tmp_path / "other") == ("train", "val")
+
+
+def test_data_with_masks_are_recognised(folder: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "other" / split).mkdir(parents=True)
+        for kind in ("images", "masks"):
+            shutil.copytree(folder / kind / split, tmp_path / "other" / split / kind)
+    voc = voc_masks(tmp_path / "voc")
+    assert all(is_segmentation(each) for each in (folder, tmp_path / "other", voc))
+    assert not any(is_segmentation(each) for each in (folder / "masks", tmp_path / "other" / "none", "shapes"))
+
+
+def test_images_of_voc_have_any_ending(tmp_path: Path) -> None:
+    voc = voc_masks(tmp_path / "voc")
+    image = voc / "JPEGImages" / "2007_1.jpg"
+    picture(30, 40, seed=1).save(image.with_suffix(".png"))
+    image.unlink()
+    assert list_segmentation(voc).listing.names == ("2007_0.jpg", "2007_1.png", "2007_2.jpg")
+    image.with_suffix(".png").unlink()
+    assert list_segmentation(voc).listing.names[1] == "2007_1.jpg"  # which the scan will miss
+
+
+def test_classes_that_no_mask_has_are_told(folder: Path) -> None:
+    assert list_segmentation(folder).absent == ()
+    mask = folder / "masks" / "train" / "00.png"
+    values = np.asarray(Image.open(mask)).copy()
+    values[10, 10] = 6  # one stray pixel makes seven classes
+    Image.fromarray(values).save(mask)
+    found = list_segmentation(folder)
+    assert (len(found.classes), found.absent) == (7, ("3", "4", "5"))
 
 
 def test_names_of_classes_come_from_the_data_first(folder: Path) -> None:
@@ -111,7 +145,7 @@ def bad_masks(folder: Path) -> dict[str, str]:
         "03.png": "^empty file$",
         "04.png": r"^colours \(RGB\), not class numbers; save it as PNG",
         "05.png": "^a JPEG, whose values are not exact",
-        "06.png": "^value 3, and the classes are 0 to 2; --ignore-index names one that is none$",
+        "06.png": "^value 3, and the classes are 0 to 2; --ignore-index names one that is none, classes.txt the class",
     }
 
 
