@@ -79,7 +79,7 @@ class DetectionTask:
         clean = counted(answers["clean", ""], classes)
         found = clean_measures(clean, protocols["clean"]) if "clean" in suites else []
         if COCO_C in suites:
-            cells = {cell: counted(rows, classes) for cell, rows in of_corruptions(answers, COCO_C).items()}
+            cells = {cell: counted(answers[at], classes) for cell, at in of_corruptions(answers, COCO_C).items()}
             found += robustness_measures(clean, cells, protocols[COCO_C])
         return found
 

@@ -17,7 +17,7 @@ from ..measure import Measure
 from ..results import Results, read_results, subject_of
 from ..subject import Subject
 from .corrupted import said_of_corrupted
-from .rows import DenseRow, DenseStore
+from .rows import DenseStore, StoredRows
 from .tasks import dense_task
 
 __all__ = ["DenseResults", "protocols_of", "recount"]
@@ -65,18 +65,15 @@ def recount(folder: str | Path) -> list[tuple[str, Measure]]:
     said = read_results(folder)
     subject, settings = subject_of(said["subject"]), said["settings"]
     store = DenseStore(Path(folder))
-    answers: dict[str, dict[tuple[str, str], tuple[DenseRow, ...]]] = {}
+    keys: dict[str, dict[tuple[str, str], str]] = {}
     for name, file in said["cells"].items():
         branch, _, place = name.partition(" ")
         suite, _, cell = place.partition("/")
-        rows = store.read(Path(file).name.partition(".")[0])
-        if rows is None:
-            raise ValueError(f"{Path(folder) / file} is gone, or was changed; evaluate again")
-        answers.setdefault(branch, {})[suite, cell] = rows
+        keys.setdefault(branch, {})[suite, cell] = Path(file).name.partition(".")[0]
     protocols = protocols_of(subject, settings["splits"].get("", ""), settings["seed"])
     task = dense_task(subject.task)
     return [
         (branch, measure)
-        for branch, rows in answers.items()
-        for measure in task.measures(rows, subject.classes, settings["suites"], protocols)
+        for branch, own in keys.items()
+        for measure in task.measures(StoredRows(store, own), subject.classes, settings["suites"], protocols)
     ]

@@ -30,7 +30,7 @@ from ..subject import Subject
 from .corrupted import corrupted_cells
 from .drawing import enlarged, with_legend
 from .results import DenseResults, protocols_of
-from .rows import DenseRow, DenseStore
+from .rows import DenseRow, DenseStore, StoredRows
 from .tasks import DenseTask, dense_task
 
 if TYPE_CHECKING:
@@ -84,9 +84,13 @@ class DenseRun:
         if self.world.leads and self._trained_on():
             self.teller.say(f"{self.subject.name} was trained on these images: the numbers say nothing of others")
         jobs = [job for branch in self.branches for job in self._jobs(branch)]
-        rows = self._answer(jobs)
+        self._answer(jobs)
         if not self.world.leads:
             return None
+        rows = {
+            branch: StoredRows(self.store, {(job.suite, job.cell): job.key for job in jobs if job.branch == branch})
+            for branch in self.branches
+        }
         protocols = protocols_of(self.subject, self.split, self.evaluation.runner.seed)
         cells = {(job.suite, job.cell): (job.data, job.preprocessing) for job in jobs}
         found = tuple(
@@ -267,25 +271,23 @@ class DenseRun:
         }
         return _Job(suite, cell, branch, loader, key_of(facts), data, preprocessing)
 
-    def _answer(self, jobs: Sequence[_Job]) -> dict[str, dict[tuple[str, str], tuple[DenseRow, ...]]]:
+    def _answer(self, jobs: Sequence[_Job]) -> None:
+        """Answer what was not answered before: the store of the first process has all rows then."""
         count = len(self.places)
-        kept = [self._stored(job) for job in jobs]
-        self.teller.begin(count * sum(rows is not None for rows in kept), count * len(jobs))
-        answered: dict[str, dict[tuple[str, str], tuple[DenseRow, ...]]] = {branch: {} for branch in self.branches}
+        kept = [self._is_stored(job) for job in jobs]
+        self.teller.begin(count * sum(kept), count * len(jobs))
         if self.world.device.type == "cpu":
             keep_freed_memory()
-        for job, rows in zip(jobs, kept, strict=True):
-            answered[job.branch][job.suite, job.cell] = self._rows(job) if rows is None else rows
-        return answered
+        for job, done in zip(jobs, kept, strict=True):
+            if not done:
+                self._answer_job(job)
 
-    def _stored(self, job: _Job) -> tuple[DenseRow, ...] | None:
-        """The rows of a job that was finished before, on every process or on none; the first process has them."""
+    def _is_stored(self, job: _Job) -> bool:
+        """Whether a job was finished before, which every process has to know."""
         rows = self.store.read(job.key, len(self.places)) if self.world.leads else None
-        if not self.world.largest(int(rows is not None)):
-            return None
-        return rows or ()
+        return bool(self.world.largest(int(rows is not None)))
 
-    def _rows(self, job: _Job) -> tuple[DenseRow, ...]:
+    def _answer_job(self, job: _Job) -> None:
         own: list[tuple[int, Any, Any]] = []
         left = len(self.places)
         note = f"{job.suite}/{job.cell}".rstrip("/") + f" by {job.branch}"
@@ -309,7 +311,6 @@ class DenseRun:
         made = tuple(DenseRow(self.scan.listing.names[index], *found[index]) for index in range(len(self.places)))
         if self.world.leads:
             self.store.write(job.key, made)
-        return made
 
     @property
     def network(self) -> Normalised:

@@ -83,10 +83,9 @@ class SegmentationTask:
         clean = Confusions.of(answers["clean", ""], len(classes))
         found = clean_measures(clean, classes, protocols["clean"]) if "clean" in suites else []
         if CORRUPTED in suites:
-            cells = of_corruptions(answers, CORRUPTED)
-            found += corruption_measures(
-                clean, {cell: Confusions.of(rows, len(classes)) for cell, rows in cells.items()}, protocols[CORRUPTED]
-            )
+            places = of_corruptions(answers, CORRUPTED)
+            cells = {cell: Confusions.of(answers[at], len(classes)) for cell, at in places.items()}
+            found += corruption_measures(clean, cells, protocols[CORRUPTED])
         return found
 
     def drawn_truths(

@@ -95,11 +95,11 @@ def dense_task(name: str) -> DenseTask:
     return SegmentationTask()
 
 
-def of_corruptions(answers: Answers, suite: str) -> dict[tuple[str, int], Sequence[DenseRow]]:
-    """The cells of a suite of corrupted images, by corruption and severity."""
+def of_corruptions(answers: Answers, suite: str) -> dict[tuple[str, int], tuple[str, str]]:
+    """Where the cells of a suite of corrupted images are, by corruption and severity."""
     return {
-        (name, int(severity)): rows
-        for (found, cell), rows in answers.items()
+        (name, int(severity)): (found, cell)
+        for found, cell in answers
         if found == suite
         for name, _, severity in [cell.rpartition("/")]
     }
