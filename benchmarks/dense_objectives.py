@@ -42,7 +42,7 @@ class Recipe:
 RECIPES = {
     "bccd": Recipe(
         "--task detection --model retinanet:timm:tf_efficientnet_lite0 --size 128 --epochs 6 --batch-size 8 "
-        "--optimizer adamw --lr 0.0005 --weight-decay 0.01 --warmup-epochs 1 --min-crop 0.5",
+        "--optimizer adamw --lr 0.0005 --weight-decay 0.01 --warmup-epochs 1 --min-crop 0.5 --loss mean",
         {
             "vanilla": "",
             "autoaugment": "--policy autoaugment",
