@@ -6,7 +6,8 @@
 
 Every run of a set differs from its first in what its name says, and in nothing else. Runs and evaluations that are
 complete in --out are passed over, and one that was stopped goes on, so the same command again finishes the table; with
---seeds 1 beside it another process can make a part. The evaluation is of the split test, through `main`.
+--seeds 1 beside it another process can make a part. The evaluation is of the split test, through `main`, and so are all
+numbers but those after "val", of the last epoch.
 """
 
 import json
@@ -103,6 +104,13 @@ def measured(results: Path, measures: dict[str, str]) -> dict[str, float]:
     return {label: 100 * values[metric] for metric, label in measures.items() if metric in values}
 
 
+def validated(run: Path) -> dict[str, float]:
+    """The score of main on the split val after the last epoch, in percent."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if (line["split"], line["view"]) == ("val", "main")][-1]
+    return {f"val {metric}": 100 * last[metric] for metric in ("ap50", "miou") if metric in last}
+
+
 def named(run: str) -> str:
     """The name of a run as that of a folder."""
     return run.replace(", ", "-").replace(" ", "-")
@@ -145,7 +153,7 @@ def main(
                 f"--out {folder}/results",
                 cores,
             )
-            rows.setdefault(run, []).append(measured(folder / "results", recipe.measures))
+            rows.setdefault(run, []).append(measured(folder / "results", recipe.measures) | validated(folder / "run"))
             shown = "  ".join(f"{key} {value:.1f}" for key, value in rows[run][-1].items())
             say(f"{run:23} seed {seed}  {shown}")
             if pictures and run in recipe.shown and seed == seeds.split(",")[0]:
