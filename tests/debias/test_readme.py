@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from detection_folders import voc_folder
+from masked_pictures import segmentation_folder
 from torch import nn
 
 from debias.pipelines import shapes
@@ -19,8 +21,9 @@ TEXT = (ROOT / "README.md").read_text()
 LONG = {  # what a command gets here so that it ends in seconds
     "fit-stylizer": ["--dry-run"],
     "compare": ["--dry-run"],
-    "train": ["--model", "resnet18", "--size", "32", "--batch-size", "4", "--epochs", "1", "--steps", "1"],
+    "train": ["--size", "64", "--batch-size", "4", "--epochs", "1", "--steps", "1"],
 }
+SMALL = ["--model", "resnet18"]  # in place of a large classifier
 
 
 def blocks(language: str) -> list[str]:
@@ -37,8 +40,11 @@ def test_commands(photos: Path, folder: Path, run: Run, monkeypatch: pytest.Monk
     shutil.copytree(photos, folder / "held_out")
     found = commands()
     assert {"build-stylized", "preview"} <= {arguments[0] for arguments in found}
+    voc_folder(folder / "cells")
+    segmentation_folder(folder / "streets")
     for arguments in found:
-        result = run(*arguments, *LONG.get(arguments[0], []))
+        small = SMALL if arguments[0] == "train" and "--task" not in arguments else []
+        result = run(*arguments, *LONG.get(arguments[0], []), *small)
         assert result.exit_code == 0, (arguments, result.output)
 
 
