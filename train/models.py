@@ -42,6 +42,7 @@ __all__ = [
     "init_path",
     "initialise",
     "is_own_code",
+    "match_classes",
     "momentum_from_scratch",
     "published",
     "read_black",
@@ -183,22 +184,30 @@ def initialise(model: Normalised, source: str | Path, classes: Sequence[str] | N
     card = None if path is None else find_card(path)
     try:
         check_finite(state)
-        anew = () if card is None or classes is None else _match_classes(model, state, card.classes, tuple(classes))
+        anew: Collection[str] = ()
+        if card is not None and classes is not None:
+            own = ModelSettings(model.name, size=model.spec.size)
+            anew = match_classes(model, state, card.classes, tuple(classes), lambda count: create(own, count))
         return fill(model.network, state, new_classes=True, anew=anew)
     except ValueError as error:
         raise ValueError(f"--init {source}: these are no weights of {model.name or 'the network'}: {error}") from None
 
 
-def _match_classes(
-    model: Normalised, state: dict[str, Tensor], known: tuple[str, ...], classes: tuple[str, ...]
+def match_classes(
+    model: Normalised,
+    state: dict[str, Tensor],
+    known: tuple[str, ...],
+    classes: tuple[str, ...],
+    create: Callable[[int], Normalised],
 ) -> Collection[str]:
-    """Bring the rows of the class layer in `state` into the order of `classes`; where these are others, name the layer.
+    """Bring the rows of the class layers in `state` into the order of `classes`; where these are others, name them.
 
-    Layers of another width need no name: they do not fit.
+    Layers of another width need no name: they do not fit. `create` makes the network for another number of classes,
+    which tells the class layers from the others.
     """
     if known == classes or len(known) != len(classes):
         return ()
-    rows = _class_rows(model, len(classes))
+    rows = _class_rows(model, lambda: create(len(classes) + 1))
     if not rows:
         raise ValueError("its classes are others, and no layer changes with their number, so none can start anew")
     if sorted(known) != sorted(classes):
@@ -209,10 +218,10 @@ def _match_classes(
     return ()
 
 
-def _class_rows(model: Normalised, num_classes: int) -> set[str]:
+def _class_rows(model: Normalised, one_more: Callable[[], Normalised]) -> set[str]:
     """The keys of main that have a row for each class: those that are longer in the network for one class more."""
     with torch.random.fork_rng(devices=[]):
-        wider = create(ModelSettings(model.name, size=model.spec.size), num_classes + 1).network.state_dict()
+        wider = one_more().network.state_dict()
     own = model.network.state_dict()
     return {key for key, value in wider.items() if value.shape != own[key].shape}
 

@@ -76,11 +76,16 @@ def test_classes_are_kept_in_the_order_of_the_data(train: Callable[..., Result],
     assert read_card(folder / "run").classes == ("bee", "cat")
 
 
-def test_edited_boxes_are_no_place_to_go_on(train: Callable[..., Result], folder: Path) -> None:
+def interrupted(train: Callable[..., Result], run: Path) -> None:
+    """A run of one epoch that was stopped just before its end."""
     succeeded(train("--epochs", 1))
-    (folder / "run" / "model.safetensors").unlink()
-    settings = folder / "run" / "settings.json"
+    (run / "model.safetensors").unlink()
+    settings = run / "settings.json"
     settings.write_text(settings.read_text().replace('"complete"', '"running"'))
+
+
+def test_edited_boxes_are_no_place_to_go_on(train: Callable[..., Result], folder: Path) -> None:
+    interrupted(train, folder / "run")
     xml = folder / "data" / "Annotations" / "2.xml"
     before = xml.read_text()
     xml.write_text(before.replace("<xmax>30", "<xmax>31", 1))
@@ -91,10 +96,7 @@ def test_edited_boxes_are_no_place_to_go_on(train: Callable[..., Result], folder
 
 def test_edited_boxes_of_the_validation_are_no_place_to_go_on(train: Callable[..., Result], folder: Path) -> None:
     """The best epoch is chosen by them."""
-    succeeded(train("--epochs", 1))
-    (folder / "run" / "model.safetensors").unlink()
-    settings = folder / "run" / "settings.json"
-    settings.write_text(settings.read_text().replace('"complete"', '"running"'))
+    interrupted(train, folder / "run")
     xml = folder / "data" / "Annotations" / "4.xml"
     xml.write_text(xml.read_text().replace("<xmax>30", "<xmax>31", 1))
     refused(train("--epochs", 1), "cannot resume: the images of --val, or what is true of them, have changed")

@@ -10,12 +10,12 @@ Names: deeplabv3_ and fcn_resnet50, _resnet101, deeplabv3_mobilenet_v3_large and
 """
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -28,6 +28,7 @@ from debias.train.models import (
     from_factory,
     init_path,
     is_own_code,
+    match_classes,
     momentum_from_scratch,
     published,
     read_black,
@@ -168,7 +169,10 @@ def initialise_segmenter(segmenter: Segmenter, source: str | Path, classes: Sequ
         if not any(key in own for key in state):
             return _fill_backbone(segmenter, state)
         without = _match_heads(own, state)
-        anew = () if card is None else _match_classes(segmenter, state, card.classes, tuple(classes))
+        aux = SegmenterSettings(aux_weight=1.0 if any(key.startswith(f"{AUX}.") for key in own) else None)
+        of_width = partial(create_segmenter, ModelSettings(segmenter.name), others=aux)
+        known = tuple(classes) if card is None else card.classes
+        anew = match_classes(segmenter, state, known, tuple(classes), of_width)
         return sorted({*fill(segmenter.network, state, new_classes=True, anew=anew), *without})
     except ValueError as error:
         raise ValueError(f"--init {source}: these are no weights of {segmenter.name}: {error}") from None
@@ -208,25 +212,3 @@ def _match_heads(own: Mapping[str, Tensor], state: dict[str, Tensor]) -> list[st
         return []
     state.update(ours)
     return [AUX]
-
-
-def _match_classes(
-    segmenter: Segmenter, state: dict[str, Tensor], known: tuple[str, ...], classes: tuple[str, ...]
-) -> Collection[str]:
-    """Bring the rows of the class layers in `state` into the order of `classes`; where these are others, name them.
-
-    Layers of another width need no name: they do not fit.
-    """
-    if known == classes or len(known) != len(classes):
-        return ()
-    own = segmenter.network.state_dict()
-    with torch.random.fork_rng(devices=[]):
-        aux = SegmenterSettings(aux_weight=1.0 if any(key.startswith(AUX) for key in own) else None)
-        wider = create_segmenter(ModelSettings(segmenter.name), len(classes) + 1, aux).network.state_dict()
-    rows = {key for key, value in wider.items() if value.shape != own[key].shape}
-    if sorted(known) != sorted(classes):
-        return {key.rpartition(".")[0] for key in rows}
-    order = [known.index(name) for name in classes]
-    for key in rows & state.keys():
-        state[key] = state[key][order]
-    return ()
