@@ -57,6 +57,12 @@ def train(run: Run) -> Callable[..., Result]:
     return lambda *arguments: run("train", *small(), *arguments)
 
 
+def unflipped(train: Callable[..., Result], out: Path, *flags: object) -> bytes:
+    """The weights of a training without mirroring, and with `flags`."""
+    succeeded(train("--out", out, "--flip", 0.0, *flags))
+    return (out / "model.safetensors").read_bytes()
+
+
 def succeeded(result: Result) -> Result:
     assert result.exit_code == 0, (result.output, result.exception)
     return result

@@ -19,7 +19,7 @@ from debias.train.weights_file import read_card
 from .conftest import Run
 from .small_runs import SMALL
 from .test_cli import refused
-from .test_train import small, succeeded
+from .test_train import small, succeeded, unflipped
 
 pytest.importorskip("pycocotools", reason="the extra detection is not installed")
 
@@ -104,16 +104,11 @@ def test_edited_boxes_of_the_validation_are_no_place_to_go_on(train: Callable[..
 
 def test_flags_reach_the_loader(train: Callable[..., Result], folder: Path) -> None:
     """Each of them changes what is learned, and the seed does too."""
-    plain = weights(train, folder, "plain")
-    assert weights(train, folder, "again") == plain
+    plain = unflipped(train, folder / "plain")
+    assert unflipped(train, folder / "again") == plain
     for flags in (("--seed", 1), ("--flip", 1.0), ("--min-crop", 1.0), ("--policy", "autoaugment")):
-        assert weights(train, folder, "other", "--no-resume", *flags) != plain, flags
+        assert unflipped(train, folder / "other", "--no-resume", *flags) != plain, flags
     assert json.loads((folder / "other" / "run.json").read_text())["augmenter"].startswith("boxes-v0")
-
-
-def weights(train: Callable[..., Result], folder: Path, out: str, *flags: object) -> bytes:
-    succeeded(train("--out", out, "--flip", 0.0, *flags))
-    return (folder / out / "model.safetensors").read_bytes()
 
 
 def test_what_is_left_out_is_named(train: Callable[..., Result], folder: Path) -> None:

@@ -19,7 +19,7 @@ from debias.train.weights_file import read_card
 
 from .conftest import Run
 from .test_cli import refused
-from .test_train import small, succeeded
+from .test_train import small, succeeded, unflipped
 
 LRASPP = "lraspp_mobilenet_v3_large"
 
@@ -123,6 +123,15 @@ def test_a_segmenter_starts_from_a_classifier_and_from_a_segmenter(
 )
 def test_mistakes(arguments: tuple[str, ...], said: str, train: Callable[..., Result]) -> None:
     refused(train(*arguments), said)
+
+
+def test_flags_reach_the_loader(train: Callable[..., Result], folder: Path) -> None:
+    """Each of them changes what is learned, and the seed does too."""
+    plain = unflipped(train, folder / "plain")
+    assert unflipped(train, folder / "again") == plain
+    chosen = ("--seed", 1), ("--flip", 1.0), ("--min-crop", 1.0), ("--color-jitter", 0.5), ("--norm-momentum", 0.2)
+    for flags in chosen:
+        assert unflipped(train, folder / "other", "--no-resume", *flags) != plain, flags
 
 
 def test_a_batch_of_one_is_too_small_for_deeplab(train: Callable[..., Result]) -> None:

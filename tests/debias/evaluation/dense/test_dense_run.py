@@ -215,6 +215,14 @@ def test_data_of_the_split_train_alone_are_refused(evaluated: Evaluated, tmp_pat
         evaluated("detection")
 
 
+def test_the_split_test_goes_before_val(evaluated: Evaluated, tmp_path: Path) -> None:
+    sets = voc_of_colours(tmp_path / "detection") / "ImageSets" / "Main"
+    (sets / "val.txt").write_text("0\n")
+    assert evaluated("detection").settings["splits"] == {"": "test"}
+    (sets / "test.txt").unlink()
+    assert evaluated("detection").settings["splits"] == {"": "val"}
+
+
 def test_masks_of_other_classes_are_refused(evaluated: Evaluated, tmp_path: Path) -> None:
     (masks_of_colours(tmp_path / "segmentation") / "classes.txt").write_text("green\nred\nblue\n")
     with pytest.raises(ValueError, match="has the classes green, red, blue, the network red, green, blue"):
