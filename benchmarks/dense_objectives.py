@@ -4,9 +4,9 @@
     python benchmarks/dense_objectives.py bccd --data bccd --out runs/bccd --log benchmarks/logs/bccd.txt
     python benchmarks/dense_objectives.py camvid --data camvid --out runs/camvid --log benchmarks/logs/camvid.txt
 
-Every run of a set differs from its first in what its name says, and in nothing else. Runs and evaluations that are
-complete in --out are passed over, and one that was stopped goes on, so the same command again finishes the table; with
---seeds 1 beside it another process can make a part. The evaluation is of the split test, through `main`, and so are all
+Every run of a set differs from its first in what its name says, and in nothing else. What is complete in --out is
+passed over, and a run or evaluation that was stopped goes on, so the same command again finishes the table; with
+--seeds 1 another process can make a part beside it. The evaluation is of the split test, through `main`, and so are all
 numbers but those after "val", of the last epoch.
 """
 
@@ -144,15 +144,12 @@ def main(
     for seed in seeds.split(","):
         for run in runs.split(";") if runs else recipe.runs:
             folder = out / f"{named(run)}-{seed}"
-            debias(
-                f"train --data {data} {init}{recipe.common} {recipe.runs[run]} --seed {seed} --out {folder}/run", cores
-            )
-            suites = "clean" if run in recipe.clean_only else recipe.suites
-            debias(
-                f"evaluate {folder}/run --suite {suites} --data {data} --made {out}/made --precision bf16 "
-                f"--out {folder}/results",
-                cores,
-            )
+            if not (folder / "results" / "results.json").exists():
+                flags = f"{init}{recipe.common} {recipe.runs[run]} --seed {seed}"
+                debias(f"train --data {data} {flags} --out {folder}/run", cores)
+                suites = "clean" if run in recipe.clean_only else recipe.suites
+                flags = f"--suite {suites} --made {out}/made --precision bf16"
+                debias(f"evaluate {folder}/run --data {data} {flags} --out {folder}/results", cores)
             rows.setdefault(run, []).append(measured(folder / "results", recipe.measures) | validated(folder / "run"))
             shown = "  ".join(f"{key} {value:.1f}" for key, value in rows[run][-1].items())
             say(f"{run:23} seed {seed}  {shown}")
