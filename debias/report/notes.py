@@ -109,6 +109,8 @@ def _input(spec: Any) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(_plain(part) for part in value.values())
     if isinstance(value, (list, tuple)):
         return " ".join(map(_plain, value))
     return str(value)

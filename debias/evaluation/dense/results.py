@@ -31,6 +31,7 @@ class DenseResults(Results):
     cells: Mapping[str, str] = field(default_factory=dict)  # by "branch suite/cell" the file
     drawn: Mapping[str, bytes] = field(default_factory=dict)  # by branch a PNG
     legend: str = ""
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # objects of classes that the network does not know
 
     def write(self, folder: Path) -> None:
         """Write the pictures, table.md, table.tex and results.json: each whole or not at all, the last one last."""
@@ -40,9 +41,13 @@ class DenseResults(Results):
         write_atomically(folder / "results.json", self.json(None).encode())
 
     def further(self) -> dict[str, Any]:
-        """Where the answers are, and the pictures."""
-        pictures = {branch: picture_name(branch) for branch in self.drawn}
-        return {"cells": dict(self.cells), "drawn": pictures, "legend": self.legend}
+        """Where the answers are, the pictures, and what was passed over."""
+        return {
+            "cells": dict(self.cells),
+            "drawn": {branch: picture_name(branch) for branch in self.drawn},
+            "legend": self.legend,
+            "passed_over": dict(self.passed_over),
+        }
 
 
 def picture_name(branch: str) -> str:

@@ -75,6 +75,10 @@ class DenseRun:
         self.images: Any = self.task.images(
             data, self.split or "test", subject.classes, self._ignore_index(), settings.strict, settings.workers
         )
+        self.passed_over = self.task.passed_over(self.images)
+        if world.leads and self.passed_over:
+            shown = ", ".join(f"{name} ({many:,})" for name, many in self.passed_over.items())
+            teller.say(f"passed over, for {subject.name} does not know them: {shown}")
         self.source = self._whole(self.images.listing, settings.engine, self._annotate, progress=teller.check)
         place = {name: index for index, name in enumerate(self.images.listing.names)}
         self.places = tuple(place[name] for name in self.scan.listing.names)
@@ -117,6 +121,7 @@ class DenseRun:
             cells={f"{job.branch} {job.suite}/{job.cell}": self.store.name(job.key) for job in jobs},
             drawn={branch: self._picture([job for job in jobs if job.branch == branch]) for branch in self.branches},
             legend=self.task.legend(self.subject.classes),
+            passed_over=self.passed_over,
         )
         if self.out is not None:
             results.write(self.out)

@@ -52,6 +52,10 @@ class SegmentationTask:
         """Nothing beside whole files."""
         return {}
 
+    def passed_over(self, images: SegmentationSet) -> dict[str, int]:
+        """Nothing: data of other classes are refused."""
+        return {}
+
     def said(self, size: tuple[int, int]) -> str:
         """At the network's size."""
         return (

@@ -59,6 +59,9 @@ class DenseTask(Protocol):
     def left_out(self, images: Any) -> dict[str, str]:
         """What else is in no number, and why."""
 
+    def passed_over(self, images: Any) -> dict[str, int]:
+        """How many objects there are of each class that the network does not know."""
+
     def said(self, size: tuple[int, int]) -> str:
         """What is counted and how, at the head of every protocol."""
 

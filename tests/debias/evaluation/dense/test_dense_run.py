@@ -13,7 +13,6 @@ from debias.evaluation.dense.results import DenseResults, recount
 from debias.evaluation.evaluator import Evaluation, Silent
 from debias.evaluation.runner import RunnerSettings
 from debias.evaluation.subject import Subject
-from debias.pipelines.loading.scan import BadFile
 
 from .dense_subjects import CLASSES, Colours, masks_of_colours, subject, voc_of_colours
 
@@ -172,7 +171,7 @@ def test_boxes_of_other_classes_are_passed_over(evaluated: Evaluated, tmp_path: 
         file.write_text(file.read_text().replace("<name>blue</name>", "<name>violet</name>"))
     results = evaluated("detection")
     assert results.value("clean", "AP50 of red") == pytest.approx(1)
-    assert results.bad == (BadFile("class violet", "3 boxes passed over"),)
+    assert (results.bad, results.passed_over) == ((), {"violet": 3})
 
 
 def test_bad_boxes_and_images_are_named(evaluated: Evaluated, tmp_path: Path) -> None:
