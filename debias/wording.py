@@ -9,8 +9,8 @@ _METRICS = {"top1": "top-1", "miou": "mIoU", "ap50": "AP50", "pixel_accuracy": "
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 image`, `1,280 images`, `2 classes`."""
-    return f"{count:,} {noun if count == 1 else noun + ('es' if noun.endswith('s') else 's')}"
+    """`1 image`, `1,280 images`, `2 classes`, `3 boxes`."""
+    return f"{count:,} {noun if count == 1 else noun + ('es' if noun.endswith(('s', 'x')) else 's')}"
 
 
 def said_metric(metric: str) -> str:

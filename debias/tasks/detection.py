@@ -19,6 +19,7 @@ from debias.train.world import World
 
 from ..tellers import Checking, Teller
 from ..terminal import say_skipped
+from ..wording import counted
 from .setup import annotated_images, check_labels, check_objective, check_pixels, say_new
 
 if TYPE_CHECKING:
@@ -139,5 +140,6 @@ class DetectionRun:
             named = "; ".join(str(box) for box in images.bad_boxes[:SHOWN])
             more = len(images.bad_boxes) - SHOWN
             rest = f"; and {more} more" if more > 0 else ""
-            boxes = "bad box" if len(images.bad_boxes) == 1 else "bad boxes"
-            self.teller.say(f"{len(images.bad_boxes):,} {boxes} left out: {named}{rest}")
+            self.teller.say(f"{counted(len(images.bad_boxes), 'bad box')} left out: {named}{rest}")
+        if images.clipped:
+            self.teller.say(f"{counted(images.clipped, 'box')} cut at the edge of the image")

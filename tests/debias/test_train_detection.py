@@ -113,10 +113,11 @@ def test_flags_reach_the_loader(train: Callable[..., Result], folder: Path) -> N
 
 def test_what_is_left_out_is_named(train: Callable[..., Result], folder: Path) -> None:
     xml = folder / "data" / "Annotations" / "2.xml"
-    xml.write_text(xml.read_text().replace("<xmax>30", "<xmax>11", 1))
+    xml.write_text(xml.read_text().replace("<xmax>30", "<xmax>11", 1).replace("<xmax>45", "<xmax>99", 1))
     (folder / "data" / "JPEGImages" / "3.jpg").write_bytes(b"no image")
     result = succeeded(train())
     assert "1 bad box left out: JPEGImages/2.jpg, object 1: empty" in result.output
+    assert "1 box cut at the edge of the image" in result.output
     assert "JPEGImages/3.jpg" in result.stderr
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from debias.wording import short_name, short_names
+from debias.wording import counted, short_name, short_names
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,8 @@ def test_names_that_would_be_the_same_stay_whole() -> None:
         "n01496331_electric_ray": "electric ray",
     }
     assert short_names([]) == {}
+
+
+def test_counts() -> None:
+    shown = [counted(1, "box"), counted(2, "box"), counted(0, "class"), counted(1280, "image"), counted(1, "image")]
+    assert shown == ["1 box", "2 boxes", "0 classes", "1,280 images", "1 image"]
